@@ -1,0 +1,51 @@
+"""Token batches under one contract: `(tokens, mask)`, both (B, T), right-padded; mask[b, t] = 1 where tokens[b, t] is
+one that we learn from. Causal attention never looks right, so right padding needs no attention mask.
+"""
+
+import torch
+
+PAD = 0
+
+
+def encode_prompt(tokenizer, text):
+    """A prompt ends in a newline; the response follows."""
+    return tokenizer.encode(text) + tokenizer.encode("\n")
+
+
+def encode_example(tokenizer, prompt, response):
+    """-> prompt ids, response ids with their end-of-text token. Encoded apart, so the boundary never moves."""
+    return encode_prompt(tokenizer, prompt), tokenizer.encode(response) + [tokenizer.eot]
+
+
+def collate(examples):
+    """[(prompt ids, response ids)] -> tokens, mask (B, T); the mask covers the response."""
+    T = max(len(prompt) + len(response) for prompt, response in examples)
+    tokens = torch.full((len(examples), T), PAD)
+    mask = torch.zeros(len(examples), T)
+    for b, (prompt, response) in enumerate(examples):
+        start, stop = len(prompt), len(prompt) + len(response)
+        tokens[b, :stop] = torch.tensor(prompt + response)
+        mask[b, start:stop] = 1
+    return tokens, mask
+
+
+def pack(tokenizer, documents):
+    """Documents -> one long row of ids, an end-of-text token after each."""
+    return torch.tensor([i for document in documents for i in tokenizer.encode(document) + [tokenizer.eot]])
+
+
+def windows(stream, B, T, generator):
+    """B random windows of T ids; the mask is all ones."""
+    starts = torch.randint(len(stream) - T + 1, (B,), generator=generator)
+    tokens = stream[starts[:, None] + torch.arange(T)]
+    return tokens, torch.ones(B, T)
+
+
+def by_length(lengths, size, generator):
+    """Shuffled batches of indices of like length, so that little is padding: sorted within runs of 16 batches."""
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    batches = []
+    for i in range(0, len(order), 16 * size):
+        run = sorted(order[i:i + 16 * size], key=lambda j: lengths[j])
+        batches += [run[j:j + size] for j in range(0, len(run), size)]
+    return [batches[j] for j in torch.randperm(len(batches), generator=generator)]

@@ -1,0 +1,320 @@
+"""The policy pi(y|x): a small GPT-2, its log-probs, and how to sample from it.
+
+The network of Radford et al. (2019) as in the paper's lineage: pre-norm blocks, learned positions, tanh GELU, tied
+embeddings, GPT-2's parameter names. Every later stage starts from this file.
+
+    python model.py out/ppo.pt                       a small chat
+    python model.py out/ppo.pt --prompt "..."        one answer
+
+Shapes everywhere: B batch, T tokens, C channels, H heads, D head size, V vocabulary, K answers a prompt. Arrays about
+actions are (B, T-1): index t speaks about tokens[:, t+1].
+"""
+
+import argparse
+import dataclasses
+import inspect
+import json
+import math
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from data.batches import PAD, encode_prompt
+from data.tokenizer import Tokenizer
+
+# --- network ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    vocab_size: int
+    block_size: int = 128
+    n_layer: int = 4
+    n_head: int = 3
+    n_embd: int = 96
+    dropout: float = 0.0
+
+
+class Attention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.n_head, self.dropout = config.n_head, config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        future = torch.full((config.block_size, config.block_size), -torch.inf).triu(1)
+        self.register_buffer("future", future, persistent=False)
+
+    def forward(self, x, cache=None, start=0):
+        """softmax(q k^T / sqrt(D) + causal mask) v. x holds the positions from `start` on; (B, T, C) -> (B, T, C).
+
+        cache is a pair (keys, values) of shape (B, H, block_size, D), written in place; None in training.
+        """
+        B, T, C = x.shape
+        stop = start + T
+        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)      # each (B, H, T, D)
+        if cache is not None:
+            for kept, new in zip(cache, (k, v)):
+                kept[:, :, start:stop] = new
+            k, v = (kept[:, :, :stop] for kept in cache)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) + self.future[start:stop, :stop]
+        weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)              # (B, H, T, stop)
+        y = (weights @ v).transpose(1, 2).reshape(B, T, C)
+        return F.dropout(self.c_proj(y), self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.dropout = config.dropout
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x):
+        x = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        return F.dropout(x, self.dropout, self.training)
+
+
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.ln_1, self.attn = nn.LayerNorm(config.n_embd), Attention(config)
+        self.ln_2, self.mlp = nn.LayerNorm(config.n_embd), MLP(config)
+
+    def forward(self, x, cache=None, start=0):
+        x = x + self.attn(self.ln_1(x), cache, start)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.transformer = nn.ModuleDict(dict(
+            wte=nn.Embedding(config.vocab_size, config.n_embd),
+            wpe=nn.Embedding(config.block_size, config.n_embd),
+            h=nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+            ln_f=nn.LayerNorm(config.n_embd)))
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head.weight = self.transformer.wte.weight
+        for name, p in self.named_parameters():                       # GPT-2's: residual projections are scaled down
+            if p.ndim == 2:
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * config.n_layer) if "c_proj" in name else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def hidden(self, tokens, cache=None, start=0):
+        """(B, T) -> (B, T, C), after the final layer norm."""
+        net = self.transformer
+        stop = start + tokens.shape[1]
+        assert stop <= self.config.block_size, f"{stop} tokens do not fit a context of {self.config.block_size}"
+        x = net.wte(tokens) + net.wpe.weight[start:stop]
+        x = F.dropout(x, self.config.dropout, self.training)
+        for i, block in enumerate(net.h):
+            x = block(x, None if cache is None else cache[i], start)
+        return net.ln_f(x)
+
+    def forward(self, tokens):
+        """(B, T) -> (B, T, V): logits at every position, always."""
+        return self.lm_head(self.hidden(tokens))
+
+
+# --- log-probs -------------------------------------------------------------------------------------------------------
+
+
+def token_logprobs(logits, tokens):
+    """log pi(token t+1 | tokens up to t). (B, T, V), (B, T) -> (B, T-1). The only place that shifts by one."""
+    assert logits.shape[:2] == tokens.shape, f"logits {tuple(logits.shape)} for tokens {tuple(tokens.shape)}"
+    logp = logits[:, :-1].float().log_softmax(dim=-1)
+    return logp.gather(-1, tokens[:, 1:, None]).squeeze(-1)
+
+
+def masked_mean(x, mask):
+    """The mean of x where mask is 1, over all of it, not row by row. -> ()"""
+    assert x.shape == mask.shape, f"{tuple(x.shape)} under a mask of {tuple(mask.shape)}"
+    return (x * mask).sum() / mask.sum()
+
+
+# --- sampling --------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None, generator=None):
+    """Continues each prompt (a list of ids) until eos or max_new_tokens. -> tokens, mask (B, T) under the contract.
+
+    All rows share a position, which starts at the end of the shortest prompt; a longer prompt keeps its own tokens.
+    Rows that have finished leave the batch. temperature 0 takes the most probable token.
+    """
+    device, config = model.lm_head.weight.device, model.config
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    assert 0 < lengths.min() and lengths.max() < config.block_size, f"prompts of {lengths.min()} to {lengths.max()} tokens"
+    total = int(min(lengths.max() + max_new_tokens, config.block_size))
+    tokens = torch.full((len(prompts), total), PAD)
+    for row, prompt in zip(tokens, prompts):
+        row[:len(prompt)] = torch.tensor(prompt)
+    tokens, first = tokens.to(device), lengths.to(device)             # first[b]: where row b's response begins
+    stop = (first + max_new_tokens).clamp(max=total)                  # stop[b]: where it ends, unless eos comes before
+    alive = torch.arange(len(prompts), device=device)                 # rows still in the batch
+    cache = torch.empty(config.n_layer, 2, len(prompts), config.n_head, total, config.n_embd // config.n_head, device=device)
+
+    start = 0
+    for t in range(int(lengths.min()), total):                        # the position that gets its token now
+        hidden = model.hidden(tokens[alive, start:t], cache, start)
+        picked = pick(model.lm_head(hidden[:, -1]).float(), temperature, generator)
+        own, ends = t < first[alive], picked == eos
+        tokens[alive, t] = torch.where(own, tokens[alive, t], picked)
+        stop[alive] = torch.where(ends & ~own, stop[alive].clamp(max=t + 1), stop[alive])
+        start, going = t, stop[alive] > t + 1
+        if not going.any():
+            break
+        if going.sum() < 0.8 * len(alive):                            # dropping a row copies the cache: not for each
+            alive, cache = alive[going], cache[:, :, going]
+    tokens, position = tokens[:, :stop.max()], torch.arange(int(stop.max()), device=device)
+    mask = (position >= first[:, None]) & (position < stop[:, None])
+    return tokens.masked_fill(position >= stop[:, None], PAD), mask.float()
+
+
+def pick(logits, temperature, generator):
+    """(B, V) -> (B,): one draw a row, by inverting the cumulative distribution (torch.multinomial is slow on a CPU)."""
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    cdf = (logits / temperature).softmax(dim=-1).cumsum(dim=-1)
+    u = torch.rand(len(cdf), 1, generator=generator, device=cdf.device) * cdf[:, -1:]
+    return torch.searchsorted(cdf, u, right=True).squeeze(1).clamp(max=cdf.shape[-1] - 1)
+
+
+# --- plumbing: what no paper mentions --------------------------------------------------------------------------------
+
+
+def fail(message):
+    """What the user can mend: one line, exit status 1, no traceback."""
+    sys.exit(f"error: {message}")
+
+
+def check(condition, message):
+    if not condition:
+        fail(message)
+
+
+def run(main):
+    """Calls a script's main. An interrupt exits with 130; checkpoints are only ever replaced whole."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was saved before is whole, run the same command to start this stage again", file=sys.stderr)
+        sys.exit(130)
+    except OSError as e:
+        fail(f"{e.filename or 'output'}: {e.strerror or e}")
+
+
+def flags(Config, description):
+    """Command-line flags from a frozen dataclass; a field's trailing comment is its help. -> a Config"""
+    parser = argparse.ArgumentParser(description=description.strip().splitlines()[0])
+    comments = dict(re.findall(r"^    (\w+): .*?#\s*(.*)$", inspect.getsource(Config), re.M))
+    for field in dataclasses.fields(Config):
+        names, help = ["--" + field.name.replace("_", "-")], comments.get(field.name, "").replace("%", "%%")
+        if field.type is bool:
+            parser.add_argument(*names, action=argparse.BooleanOptionalAction, default=field.default, help=help)
+        else:
+            parser.add_argument(*names, type=field.type, default=field.default, help=f"{help} [{field.default}]")
+    parser.error = lambda message: fail(f"{message}; see --help")
+    return Config(**vars(parser.parse_args()))
+
+
+def start(seed, device, threads=0):
+    """Seeds everything. -> device, a CPU generator for batches"""
+    torch.manual_seed(seed)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device), torch.Generator().manual_seed(seed)
+
+
+def adamw(model, lr, weight_decay, betas=(0.9, 0.95)):
+    """AdamW; only matrices decay, not biases, not layer norms."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [dict(params=matrices, weight_decay=weight_decay), dict(params=vectors, weight_decay=0.0)]
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+
+def step(optimizer, loss, model, lr, max_norm=1.0):
+    pass
+
+
+def save(path, stage, model, config, tokenizer):
+    """Writes a checkpoint beside its place and renames it, so an old one is whole until the new one is."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    checkpoint = dict(stage=stage, config=dataclasses.asdict(config), tokenizer=tokenizer.state(), weights=model.state_dict())
+    try:
+        with open(draft, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except (OSError, RuntimeError) as e:
+        draft.unlink(missing_ok=True)
+        fail(f"{path}: could not be written ({e}); make room and run this stage again")
+
+
+def load(path, made_by, device="cpu"):
+    """A checkpoint -> GPT config, tokenizer, weights."""
+    check(Path(path).is_file(), f"{path} not found; run `{made_by}` first")
+    try:
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        return GPTConfig(**checkpoint["config"]), Tokenizer.from_state(checkpoint["tokenizer"]), checkpoint["weights"]
+    except Exception:
+        fail(f"{path} is damaged or not a checkpoint of this project; delete it and run `{made_by}` again")
+
+
+def load_gpt(path, made_by, device="cpu"):
+    """-> GPT in evaluation mode, tokenizer"""
+    config, tokenizer, weights = load(path, made_by, device)
+    model = GPT(config).to(device)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError:
+        fail(f"{path} does not hold a language model; run `{made_by}` again")
+    return model.eval(), tokenizer
+
+
+class Metrics:
+    """One JSON line a step in out/metrics/<stage>.jsonl."""
+
+    def __init__(self, out, stage):
+        self.path, self.began = Path(out) / "metrics" / f"{stage}.jsonl", time.time()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = open(self.path, "w")
+
+    def log(self, step, **values):
+        values = {key: float(value) for key, value in values.items()}
+        bad = [key for key, value in values.items() if not math.isfinite(value)]
+        check(not bad, f"{bad} is not finite at step {step}; nothing was saved, try a lower --lr")
+        self.file.write(json.dumps(dict(step=step, **values)) + "\n")
+        self.file.flush()
+
+    def seconds(self):
+        return time.time() - self.began
+
+
+@dataclass(frozen=True)
+class ChatConfig:
+    prompt: str = ""               # answer this once instead of starting a chat
+    temperature: float = 0.7       # 0 takes the most probable token
+    max_new_tokens: int = 48       # longest answer
+    seed: int = 0                  # of the sampling
+
+
+def main():
+    pass
+
+
+if __name__ == "__main__":
+    run(main)
