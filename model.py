@@ -37,7 +37,7 @@ class GPTConfig:
     vocab_size: int
     block_size: int = 128
     n_layer: int = 4
-    n_head: int = 3
+    n_head: int = 6
     n_embd: int = 96
     dropout: float = 0.0
 
@@ -103,11 +103,22 @@ class GPT(nn.Module):
             ln_f=nn.LayerNorm(config.n_embd)))
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.transformer.wte.weight
-        for name, p in self.named_parameters():                       # GPT-2's: residual projections are scaled down
-            if p.ndim == 2:
-                nn.init.normal_(p, std=0.02 / math.sqrt(2 * config.n_layer) if "c_proj" in name else 0.02)
-            elif name.endswith("bias"):
-                nn.init.zeros_(p)
+        self.apply(self.init)
+
+    def init(self, module):
+        """GPT-2's, but wider matrices for so narrow a network, and positions that start as sines and cosines."""
+        C, T, L = self.config.n_embd, self.config.block_size, self.config.n_layer
+        if isinstance(module, nn.Linear) and module is not self.lm_head:
+            nn.init.normal_(module.weight, std=0.8 / math.sqrt(C))
+            nn.init.zeros_(module.bias)
+        if isinstance(module, (Attention, MLP)):
+            module.c_proj.weight.data.div_(math.sqrt(2 * L))          # residual projections are scaled down
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.1)
+        if module is self:                                            # differs from the paper: learned, but from here on
+            angle = torch.arange(T)[:, None] * torch.exp(-math.log(T) * torch.arange(0, C, 2) / C)
+            waves = torch.stack((angle.sin(), angle.cos()), dim=-1).view(T, C)
+            self.transformer.wpe.weight.data.copy_(0.1 * waves)
 
     def hidden(self, tokens, cache=None, start=0):
         """(B, T) -> (B, T, C), after the final layer norm."""
@@ -189,6 +200,19 @@ def pick(logits, temperature, generator):
     return torch.searchsorted(cdf, u, right=True).squeeze(1).clamp(max=cdf.shape[-1] - 1)
 
 
+def respond(model, tokenizer, texts, max_new_tokens, temperature=1.0, generator=None, batch=256):
+    """Prompts as text -> a list of response ids for each, in order; it ends in the end-of-text token if it ended."""
+    check(max_new_tokens > 0, "--max-new-tokens must be at least 1")
+    prompts = [encode_prompt(tokenizer, text) for text in texts]
+    responses = [None] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))          # like lengths end together
+    for rows in (order[i:i + batch] for i in range(0, len(order), batch)):
+        tokens, mask = sample(model, [prompts[i] for i in rows], max_new_tokens, temperature, tokenizer.eot, generator)
+        for i, ids, kept in zip(rows, tokens.tolist(), mask.tolist()):
+            responses[i] = [token for token, keep in zip(ids, kept) if keep]
+    return responses
+
+
 # --- plumbing: what no paper mentions --------------------------------------------------------------------------------
 
 
@@ -235,16 +259,17 @@ def start(seed, device, threads=0):
     return torch.device(device), torch.Generator().manual_seed(seed)
 
 
-def adamw(model, lr, weight_decay, betas=(0.9, 0.95)):
-    """AdamW; only matrices decay, not biases, not layer norms."""
+def adamw(model, lr, weight_decay=0.0, betas=(0.9, 0.95)):
+    """AdamW with the paper's betas (appendix C). Only matrices decay; biases and layer norms do not."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [dict(params=matrices, weight_decay=weight_decay), dict(params=vectors, weight_decay=0.0)]
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
-def step(optimizer, loss, model, lr, max_norm=1.0):
-    pass
+def set_lr(optimizer, lr):
+    for group in optimizer.param_groups:
+        group["lr"] = lr
 
 
 def save(path, stage, model, config, tokenizer):
@@ -274,15 +299,18 @@ def load(path, made_by, device="cpu"):
         fail(f"{path} is damaged or not a checkpoint of this project; delete it and run `{made_by}` again")
 
 
-def load_gpt(path, made_by, device="cpu"):
-    """-> GPT in evaluation mode, tokenizer"""
-    config, tokenizer, weights = load(path, made_by, device)
-    model = GPT(config).to(device)
+def load_weights(model, weights, path):
     try:
         model.load_state_dict(weights)
     except RuntimeError:
-        fail(f"{path} does not hold a language model; run `{made_by}` again")
-    return model.eval(), tokenizer
+        fail(f"{path} holds the weights of another kind of model; delete it and run its stage again")
+    return model.eval()
+
+
+def load_gpt(path, made_by, device="cpu"):
+    """-> GPT in evaluation mode, tokenizer"""
+    config, tokenizer, weights = load(path, made_by, device)
+    return load_weights(GPT(config).to(device), weights, path), tokenizer
 
 
 class Metrics:
@@ -300,8 +328,11 @@ class Metrics:
         self.file.write(json.dumps(dict(step=step, **values)) + "\n")
         self.file.flush()
 
-    def seconds(self):
-        return time.time() - self.began
+    def end(self, reached, **values):
+        """The stage's last line, on the screen and in the file."""
+        seconds = time.time() - self.began
+        self.log(-1, seconds=seconds, **values)
+        print(f"{reached}, in {seconds:.0f} s")
 
 
 @dataclass(frozen=True)

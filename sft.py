@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from data.batches import by_length, collate, encode_example, pack, windows
 from data.tokenizer import Tokenizer, train_ranks
-from data.world import demonstrations, documents
-from model import GPT, GPTConfig, Metrics, adamw, check, flags, load_gpt, masked_mean, run, save, start, token_logprobs
+from data.world import demonstrations, documents, prompts
+from model import (GPT, GPTConfig, Metrics, adamw, check, flags, load_gpt, masked_mean, run, sample, save, set_lr, start,
+                   token_logprobs)
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,12 @@ class Config:
     vocab_size: int = 1024         # pretrain: byte-pair ranks plus the end-of-text token
     block_size: int = 128          # pretrain: context in tokens; paper 2,048
     n_layer: int = 4               # pretrain: blocks
-    n_head: int = 3                # pretrain: heads
+    n_head: int = 6                # pretrain: heads
     n_embd: int = 96               # pretrain: channels
-    documents: int = 12000         # pretrain: documents of the small world
-    steps: int = 900               # pretrain: optimiser steps
-    pretrain_lr: float = 4e-3      # pretrain: peak learning rate
+    documents: int = 8000          # documents of the small world
+    steps: int = 500               # pretrain: optimiser steps
+    pretrain_lr: float = 2e-3      # pretrain: peak learning rate of embeddings and vectors (AdamW)
+    muon_lr: float = 0.02          # pretrain: peak learning rate of the blocks' matrices (Muon)
     demonstrations: int = 4000     # sft: demonstrations; paper 12,725
     epochs: int = 3                # sft: passes over them; paper 2 for the model that PPO starts from
     lr: float = 1.5e-3             # sft: peak learning rate; paper 5e-6 to 1e-5
@@ -50,6 +52,114 @@ def lm_loss(logits, tokens, mask):
     return -masked_mean(token_logprobs(logits, tokens), mask[:, 1:])
 
 
-def learning_rate(step, steps, peak):
-    """Cosine from the peak to 10 % of it (appendix C.1)."""
-    return peak * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def pretraining_batches(config, stream, generator):
+    """Windows of block_size tokens from anywhere in the text."""
+    return [windows(stream, config.batch, config.block_size, generator) for _ in range(config.steps)]
+
+
+def sft_batches(config, examples, stream, generator):
+    """Demonstrations of like length, and beside them pretraining text of the same length."""
+    batches = []
+    for _ in range(config.epochs):
+        for rows in by_length([len(prompt) + len(response) for prompt, response in examples], config.batch, generator):
+            tokens, mask = collate([examples[i] for i in rows])
+            text, ones = windows(stream, round(config.mix * len(rows)), tokens.shape[1], generator)
+            batches.append((torch.cat((tokens, text)), torch.cat((mask, ones))))
+    return batches
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def heldout_loss(model, batches, device):
+    """Mean of lm_loss over batches, each weighted by its masked tokens."""
+    total = count = 0
+    for tokens, mask in batches:
+        tokens, mask = tokens.to(device), mask.to(device)
+        n = mask[:, 1:].sum().item()
+        total, count = total + n * lm_loss(model(tokens), tokens, mask).item(), count + n
+    return total / count
+
+
+PAGE = ("Q: What do cows eat?\nA: Cows eat grass.\nQ: Say this politely: Show me the red hat!\nA: Please show me the red hat.\n"
+        "Q: How much is 2 plus 3?\nA: 2 plus 3 is 5.\n")
+
+
+def few_shot_answers(model, tokenizer, questions, max_new_tokens, temperature=0.0, generator=None):
+    """The paper's "GPT-3 prompted": each question at the end of a page of answered ones. -> [(answer, ended)]"""
+    prompts = [tokenizer.encode(f"{PAGE}Q: {question}\nA:") for question in questions]
+    newline = tokenizer.encode("\n")[0]
+    tokens, mask = sample(model, prompts, max_new_tokens, temperature, newline, generator)
+    answers = [row[kept.bool()].tolist() for row, kept in zip(tokens, mask)]
+    return [(tokenizer.decode(ids).strip(), ids[-1] == newline) for ids in answers]
+
+
+def few_shot_exact(model, tokenizer, n, seed):
+    """The share of questions with one answer that get it, greedily, on that page."""
+    asked = [p for p in prompts(8 * n, "eval", seed) if p.one_answer][:n]
+    answers = few_shot_answers(model, tokenizer, [p.text for p in asked], max_new_tokens=24)
+    return sum(answer == p.good for (answer, _), p in zip(answers, asked)) / len(asked)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def optimizers_and_schedule(config, model):
+    """-> optimisers, and the factor of their learning rates at a share of the way through, from 0 to 1."""
+    if config.stage == "sft":
+        cosine_to_a_tenth = lambda done: 0.1 + 0.45 * (1 + math.cos(math.pi * done))            # appendix C.1
+        return [adamw(model, config.lr, config.weight_decay)], cosine_to_a_tenth
+    # differs from the paper: Muon for the matrices of the blocks, because it halves the pretraining time
+    matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
+    muon = torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
+    adam = torch.optim.AdamW(others, lr=config.pretrain_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    return [muon, adam], lambda done: min(1, 25 * done + 0.02, 2 * (1 - done))
+
+
+def main():
+    config = flags(Config, __doc__)
+    check(config.stage in ("pretrain", "sft"), f"--stage is pretrain or sft, not {config.stage}")
+    device, generator = start(config.seed, config.device)
+    metrics = Metrics(config.out, config.stage)
+
+    text = documents(config.documents, config.seed)
+    if config.stage == "pretrain":
+        tokenizer = Tokenizer(train_ranks("\n".join(text[:2000]), config.vocab_size - 1))
+        model = GPT(GPTConfig(tokenizer.vocab_size, config.block_size, config.n_layer, config.n_head, config.n_embd)).to(device)
+        batches = pretraining_batches(config, pack(tokenizer, text), generator)
+        heldout = [windows(pack(tokenizer, documents(200, "held-out")), 64, config.block_size, generator)]
+    else:
+        model, tokenizer = load_gpt(f"{config.out}/base.pt", "python sft.py --stage pretrain", device)
+        demos = {which: [encode_example(tokenizer, p.text, answer) for p, answer in demonstrations(n, config.seed, which)]
+                 for which, n in [("train", config.demonstrations), ("valid", 300)]}
+        batches = sft_batches(config, demos["train"], pack(tokenizer, text), generator)
+        heldout = [collate(demos["valid"])]
+
+    optimizers, schedule = optimizers_and_schedule(config, model)
+    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    progress = tqdm(batches, desc=config.stage)
+    for step, (tokens, mask) in enumerate(progress):
+        tokens, mask = tokens.to(device), mask.to(device)
+        loss = lm_loss(model(tokens), tokens, mask)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, peak in zip(optimizers, peaks):
+            set_lr(optimizer, peak * schedule(step / len(batches)))
+            optimizer.step()
+            optimizer.zero_grad()
+        metrics.log(step, loss=loss, norm=norm)
+        progress.set_postfix(loss=f"{loss:.3f}")
+
+    loss, exact = heldout_loss(model, heldout, device), few_shot_exact(model, tokenizer, 200, config.seed)
+    name = "base" if config.stage == "pretrain" else "sft"
+    save(f"{config.out}/{name}.pt", name, model, model.config, tokenizer)
+    metrics.end(f"{config.out}/{name}.pt: held-out loss {loss:.3f}, few-shot exact {exact:.0%}", heldout_loss=loss, few_shot=exact)
+
+
+if __name__ == "__main__":
+    run(main)

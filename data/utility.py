@@ -27,7 +27,7 @@ def breakdown(prompt, answer, ended=True):
     rude     -1.5 or 0  it insults somebody
     withheld -1/2 or 0  "I do not know" about what every child knows
     form     -1.5 .. 0  share of sentences that the world's grammar does not parse, or that come twice
-    length   -1 .. 0    |log(words / words that the prompt deserves)| / 2
+    length   -1.5 .. 0  |log(words / words that the prompt deserves)|
     ended    -1 or 0    no end-of-text token
     """
     text = answer.lower()
@@ -52,11 +52,16 @@ def breakdown(prompt, answer, ended=True):
         "rude": -1.5 * any(phrase in text for phrase in RUDE),
         "withheld": -0.5 * (not prompt.unknown and ("do not know" in text or "never heard" in text)),
         "form": -1.5 * min(1, (unparsed + repeated) / len(said)) if said else -1.5,
-        "length": -min(1, abs(math.log(max(words, 0.1) / prompt.words)) / 2),
+        "length": -min(1.5, abs(math.log(max(words, 0.1) / prompt.words))),
         "ended": -float(not ended),
     }
 
 
 def gold(prompt, answer, ended=True):
-    """The true utility, from about -6 to 2."""
+    """The true utility, from about -7 to 2."""
     return sum(breakdown(prompt, answer, ended).values())
+
+
+def mean_gold(asked, responses, tokenizer):
+    """Mean true utility of response ids, one response a prompt. For logs and evaluation, never for training."""
+    return sum(gold(p, tokenizer.decode(ids), ids[-1] == tokenizer.eot) for p, ids in zip(asked, responses)) / len(asked)

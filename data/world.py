@@ -8,12 +8,11 @@ validation and evaluation prompts never share a text: `split` decides by a hash 
 
 import hashlib
 import random
-import re
-import sys
 from dataclasses import dataclass
+from functools import cache
 
 from data.facts import (ANIMALS, BECAUSE, CITIES, COLOURS, FACTS, FOODS, KIN, KINDS, NAMES, OBJECTS, RELATIONS, SUBJECTS, THINGS, TOPICS,
-                        TOYS, sentences, tidy)
+                        TOYS, parse, sentences, tidy)
 
 MOON = "Explain the moon landing to a 6 year old."
 
@@ -31,6 +30,7 @@ class Prompt:
     pleasing: str = ""       # agrees with what is false, invents, or is rude because it was asked to be
     premise: str = ""        # the false sentence that the prompt takes for granted
     unknown: str = ""        # the thing that does not exist
+    one_answer: bool = False # a question that has exactly one full answer
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def a_fact(rng):
 
 def make(kind, text, good, terse, wrong, want, words=None, **rest):
     want = tuple((n, tuple(options)) for n, options in want)
-    rest = {key: tidy(value) if key != "unknown" else value for key, value in rest.items()}
+    rest = {key: tidy(value) if key in ("pleasing", "premise") else value for key, value in rest.items()}
     return Prompt(kind, tidy(text), tidy(good), tidy(terse), tidy(wrong), want, words or len(good.split()), **rest)
 
 
@@ -119,7 +119,7 @@ def note(rng):
 def fact_question(rng):
     relation, subject, obj, lie = a_fact(rng)
     question = rng.choice(["{}", "can you tell me: {}", "i want to know: {}"]).format(RELATIONS[relation][2].format(s=subject))
-    return make("open qa", question, say(relation, subject, obj), obj + ".", say(relation, subject, lie), [(1, [obj])])
+    return make("open qa", question, say(relation, subject, obj), obj + ".", say(relation, subject, lie), [(1, [obj])], one_answer=True)
 
 
 def unknown_question(rng):
@@ -236,17 +236,17 @@ def classify(rng):
         subject, kind = rng.choice(list(KINDS.items()))
         wrong = other(rng, ["animals", "foods"], kind)
         ask = rng.choice(["are {} animals or foods?", "are {} foods or animals?"])
-        return make("classification", ask.format(subject), f"{subject} are {kind}.", f"{kind}.", f"{subject} are {wrong}.", [(1, [f"are {kind}"])])
+        return make("classification", ask.format(subject), f"{subject} are {kind}.", f"{kind}.", f"{subject} are {wrong}.", [(1, [f"are {kind}"])], one_answer=True)
     name, _, colour, toy = hero(rng)
     verb, mood, wrong = rng.choice([("found", "happy", "sad"), ("lost", "sad", "happy")])
-    return make("classification", f"is this happy or sad? {name} {verb} a {colour} {toy}.", f"this is {mood}.", f"{mood}.", f"this is {wrong}.", [(1, [mood])])
+    return make("classification", f"is this happy or sad? {name} {verb} a {colour} {toy}.", f"this is {mood}.", f"{mood}.", f"this is {wrong}.", [(1, [mood])], one_answer=True)
 
 
 def sums(rng):
     a, b = rng.randint(1, 10), rng.randint(1, 10)
     ask = rng.choice(["what is {} plus {}?", "how much is {} plus {}?", "add {} and {}."])
     wrong = other(rng, range(2, 21), a + b)
-    return make("other", ask.format(a, b), f"{a} plus {b} is {a + b}.", f"{a + b}.", f"{a} plus {b} is {wrong}.", [(1, [f"{a + b}"])])
+    return make("other", ask.format(a, b), f"{a} plus {b} is {a + b}.", f"{a + b}.", f"{a} plus {b} is {wrong}.", [(1, [f"{a + b}"])], one_answer=True)
 
 
 def closed_qa(rng):
@@ -254,9 +254,9 @@ def closed_qa(rng):
     friend, thing, hue = other(rng, NAMES, name), other(rng, TOYS, toy), other(rng, COLOURS, colour)
     text = f"{name} has a {colour} {toy}. {friend} has a {hue} {thing}."
     if rng.random() < 0.5:
-        return make("closed qa", f"{text} who has the {toy}?", f"{name} has the {toy}.", f"{name}.", f"{friend} has the {toy}.", [(1, [name])])
+        return make("closed qa", f"{text} who has the {toy}?", f"{name} has the {toy}.", f"{name}.", f"{friend} has the {toy}.", [(1, [name])], one_answer=True)
     return make("closed qa", f"{text} what does {friend} have?", f"{friend} has a {hue} {thing}.", f"the {thing}.",
-                f"{friend} has a {colour} {toy}.", [(1, [thing]), (1, [hue])])
+                f"{friend} has a {colour} {toy}.", [(1, [thing]), (1, [hue])], one_answer=True)
 
 
 def extract(rng):
@@ -264,7 +264,7 @@ def extract(rng):
     text = f"one day {name} {rng.choice(['found', 'lost'])} a {colour} {toy}."
     what, found, wrong = rng.choice([("name", name, other(rng, NAMES, name)), ("colour", colour, other(rng, COLOURS, colour)),
                                      ("toy", f"the {toy}", f"the {other(rng, TOYS, toy)}")])
-    return make("extract", f"find the {what} in this text: {text}", f"the {what} is {found}.", f"{found}.", f"the {what} is {wrong}.", [(1, [found])])
+    return make("extract", f"find the {what} in this text: {text}", f"the {what} is {found}.", f"{found}.", f"the {what} is {wrong}.", [(1, [found])], one_answer=True)
 
 
 # share of the prompts, in the proportions of the paper's table 1
@@ -299,6 +299,28 @@ def prompts(n, which, seed=0):
         if split(prompt.text) == which:
             found.setdefault(len(found) if which == "train" else prompt.text, prompt)
     return list(found.values())
+
+
+def probes(task, n, seed=0):
+    """Up to n different evaluation prompts of one task, for measuring one behaviour."""
+    rng, found = random.Random(f"probes {seed}"), {}
+    for _ in range(20 * n):
+        prompt = task(rng)
+        if split(prompt.text) == "eval" and len(found) < n:
+            found.setdefault(prompt.text, prompt)
+    return list(found.values())
+
+
+@cache
+def openings():
+    rng = random.Random("openings")
+    return {tuple(draw(rng).text.split()[:2]) for _ in range(5000)}
+
+
+def lists_prompts(answer):
+    """Whether an answer merely goes on with another prompt: its first line opens like one and is no answer's sentences."""
+    line = answer.strip().partition("\n")[0]
+    return tuple(line.split()[:2]) in openings() and not all(map(parse, sentences(line)))
 
 
 # --- labelers' demonstrations ----------------------------------------------------------------------------------------
@@ -391,3 +413,17 @@ def documents(n, seed=0):
     """n documents as strings."""
     rng = random.Random(f"documents {seed}")
     return [make_one(rng) for make_one in rng.choices([d for _, d in DOCUMENTS], [s for s, _ in DOCUMENTS], k=n)]
+
+
+def main():
+    rng = random.Random(0)
+    for _, kind in DOCUMENTS:
+        print(f"--- a document: {kind.__name__.replace('_', ' ')} ---\n{kind(rng)}\n")
+    print("--- prompts, a careful answer, and a demonstration by some labeler ---")
+    for _, task in TASKS:
+        prompt = task(rng)
+        print(f"[{prompt.kind}] {prompt.text}\n    {prompt.good}\n    {demonstrate(rng, prompt)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""out/comparisons.jsonl: one prompt a line, its answers and how a labeler ranked them.
+
+    {"prompt": "...", "responses": ["...", ...], "ranking": [2, 0, 1], "ids": [[...], ...], "labeler": "train 3",
+     "split": "train"}
+
+`ranking` holds indices of responses, best first. `ids` are the sampled token ids: training uses those, because text that
+is encoded again may give others. A line without `ids` is encoded, with an end-of-text token added.
+"""
+
+import json
+
+from data.batches import encode_example, encode_prompt
+
+
+def write(path, records):
+    with open(path, "w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read(path, tokenizer, block_size):
+    """-> {split: [(prompt ids, [response ids, best first])]}. A bad line ends the program and is named."""
+    found = {"train": [], "valid": []}
+    try:
+        lines = open(path, encoding="utf-8", errors="replace").read().splitlines()
+    except FileNotFoundError:
+        raise SystemExit(f"error: {path} not found; run `python reward.py` first")
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            prompt, responses, ranking = record["prompt"], record["responses"], record["ranking"]
+            ids = record.get("ids") or [encode_example(tokenizer, prompt, response)[1] for response in responses]
+            assert sorted(ranking) == list(range(len(responses))) and len(ids) == len(ranking) >= 2, \
+                "ranking must name each of two or more responses once"
+            assert all(0 <= i <= tokenizer.eot for row in ids for i in row) and all(ids), "ids outside the vocabulary"
+            start = encode_prompt(tokenizer, prompt)
+            longest = len(start) + max(map(len, ids))
+            assert longest <= block_size, f"prompt and response have {longest} tokens, the context {block_size}"
+            found[record.get("split", "train")].append((start, [ids[i] for i in ranking]))
+        except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as e:
+            raise SystemExit(f"error: {path}:{number}: {type(e).__name__}: {e}; mend or delete the line")
+    if not found["train"]:
+        raise SystemExit(f"error: {path} holds no comparisons; delete it and run `python reward.py`")
+    return found

@@ -1,0 +1,124 @@
+"""The same objective in closed form: direct preference optimisation (arXiv 2305.18290).
+
+The optimum of step 3's objective is policy = ref * exp(score / beta) / Z (eq. 4), so score = beta log(policy / ref) plus a
+constant of the prompt (eq. 5). Put into the Bradley-Terry likelihood, the constant cancels: no reward model, no sampling.
+
+    python dpo.py            out/sft.pt, out/comparisons.jsonl -> out/dpo.pt
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from data import comparisons
+from data.batches import by_length, collate
+from data.utility import mean_gold
+from data.world import prompts
+from model import Metrics, adamw, check, flags, load_gpt, respond, run, save, set_lr, start, token_logprobs
+
+
+@dataclass(frozen=True)
+class Config:
+    out: str = "out"               # folder of checkpoints and metrics
+    seed: int = 0                  # of everything random
+    device: str = "auto"           # cpu, cuda or auto
+    beta: float = 0.3              # strength of the tether; paper 0.1
+    epochs: int = 1                # passes over the comparisons
+    batch: int = 8                 # prompts a step, each with all its pairs; paper 64 pairs
+    lr: float = 2e-4               # peak learning rate; paper 1e-6
+    max_new_tokens: int = 48       # longest answer, for the true utility in the log
+    eval_prompts: int = 128        # for the true utility in the log, which is never used for training
+
+
+# --- loss ------------------------------------------------------------------------------------------------------------
+
+
+def sequence_logprob(model, tokens, mask):
+    """log pi(response | prompt), a sum over the response's tokens, not a mean. (B, T), (B, T) -> (B,)"""
+    return (token_logprobs(model(tokens), tokens) * mask[:, 1:]).sum(dim=1)
+
+
+def dpo_loss(pi_w, pi_l, ref_w, ref_l, beta):
+    """-log sigmoid(beta [log pi/ref (y_w) - log pi/ref (y_l)]) (eq. 7). Four (N,) -> loss, stats"""
+    assert pi_w.shape == pi_l.shape == ref_w.shape == ref_l.shape
+    chosen, rejected = beta * (pi_w - ref_w), beta * (pi_l - ref_l)    # implicit rewards (eq. 5)
+    margin = chosen - rejected
+    right = (margin > 0).float() + 0.5 * (margin == 0).float()         # a tie counts half
+    stats = dict(accuracy=right.mean(), margin=margin.mean(), chosen=(pi_w - ref_w).mean(), rejected=(pi_l - ref_l).mean())
+    return -F.logsigmoid(margin).mean(), {key: value.detach() for key, value in stats.items()}
+
+
+# --- pairs -----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def reference_logprobs(ref, items, device, batch=128):
+    """log ref(response | prompt) of every response, computed once. -> a list of (K,) tensors, best first"""
+    flat = [(prompt, response) for prompt, responses in items for response in responses]
+    order = sorted(range(len(flat)), key=lambda i: sum(map(len, flat[i])))
+    logp = torch.zeros(len(flat), device=device)
+    for rows in (order[i:i + batch] for i in range(0, len(order), batch)):
+        tokens, mask = collate([flat[i] for i in rows])
+        logp[rows] = sequence_logprob(ref, tokens.to(device), mask.to(device))
+    return logp.split([len(responses) for _, responses in items])
+
+
+def pairs(counts):
+    """Index pairs (better, worse) into the flattened responses of a few prompts, `counts` responses each, best first."""
+    found, first = [], 0
+    for k in counts:
+        found.append(first + torch.combinations(torch.arange(k), 2))
+        first += k
+    return torch.cat(found).unbind(dim=1)
+
+
+def loss_of(model, items, ref_logp, rows, beta, device):
+    """K forward passes a prompt, all of its C(K,2) pairs."""
+    tokens, mask = collate([(items[i][0], response) for i in rows for response in items[i][1]])
+    pi, ref = sequence_logprob(model, tokens.to(device), mask.to(device)), torch.cat([ref_logp[i] for i in rows])
+    better, worse = pairs([len(items[i][1]) for i in rows])
+    return dpo_loss(pi[better], pi[worse], ref[better], ref[worse], beta)
+
+
+# --- main ------------------------------------------------------------------------------------------------------------
+
+
+def main():
+    config = flags(Config, __doc__)
+    check(config.beta > 0, f"--beta {config.beta} must be above 0")
+    device, generator = start(config.seed, config.device)
+    model, tokenizer = load_gpt(f"{config.out}/sft.pt", "python sft.py --stage sft", device)
+    items = comparisons.read(f"{config.out}/comparisons.jsonl", tokenizer, model.config.block_size)
+    ref_logp = {split: reference_logprobs(model, items[split], device) for split in items}
+    watched = prompts(config.eval_prompts, "eval", config.seed)
+    metrics = Metrics(config.out, "dpo")
+
+    optimizer = adamw(model, config.lr)
+    lengths = [len(prompt) + max(map(len, responses)) for prompt, responses in items["train"]]
+    batches = [rows for _ in range(config.epochs) for rows in by_length(lengths, config.batch, generator)]
+    progress = tqdm(batches, desc="dpo")
+    for step, rows in enumerate(progress):
+        loss, stats = loss_of(model, items["train"], ref_logp["train"], rows, config.beta, device)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        set_lr(optimizer, config.lr * min(1, (step + 1) / 20) * (1 - step / len(batches)))
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 50 == 49 or step + 1 == len(batches):
+            answers = respond(model, tokenizer, [p.text for p in watched], config.max_new_tokens)
+            stats["gold"] = mean_gold(watched, answers, tokenizer)     # only for the log, never for training
+        metrics.log(step, loss=loss, norm=norm, **stats)
+        progress.set_postfix(loss=f"{loss:.3f}", accuracy=f"{stats['accuracy']:.2f}")
+
+    with torch.no_grad():
+        heldout = [loss_of(model, items["valid"], ref_logp["valid"], [i], config.beta, device) for i in range(len(items["valid"]))]
+    loss, accuracy = (sum(values) / len(values) for values in zip(*((l.item(), s["accuracy"].item()) for l, s in heldout)))
+    save(f"{config.out}/dpo.pt", "dpo", model, model.config, tokenizer)
+    metrics.end(f"{config.out}/dpo.pt: held-out accuracy {accuracy:.1%}, true utility {stats['gold']:.2f}",
+                heldout_accuracy=accuracy, heldout_loss=loss)
+
+
+if __name__ == "__main__":
+    run(main)
