@@ -63,7 +63,7 @@ class Attention(nn.Module):
             for kept, new in zip(cache, (k, v)):
                 kept[:, :, start:stop] = new
             k, v = (kept[:, :, :stop] for kept in cache)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) + self.future[start:stop, :stop]
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1) + self.future[start:stop, :stop]
         weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)              # (B, H, T, stop)
         y = (weights @ v).transpose(1, 2).reshape(B, T, C)
         return F.dropout(self.c_proj(y), self.dropout, self.training)
@@ -234,12 +234,12 @@ def run(main):
         print("\ninterrupted; what was saved before is whole, run the same command to start this stage again", file=sys.stderr)
         sys.exit(130)
     except OSError as e:
-        fail(f"{e.filename or 'output'}: {e.strerror or e}")
+        fail(f"{e.filename or 'writing to --out'}: {e.strerror or e}; check the path and the room on the disk")
 
 
 def flags(Config, description):
     """Command-line flags from a frozen dataclass; a field's trailing comment is its help. -> a Config"""
-    parser = argparse.ArgumentParser(description=description.strip().splitlines()[0])
+    parser = argparse.ArgumentParser(description=description.strip().splitlines()[0], allow_abbrev=False)
     comments = dict(re.findall(r"^    (\w+): .*?#\s*(.*)$", inspect.getsource(Config), re.M))
     for field in dataclasses.fields(Config):
         names, help = ["--" + field.name.replace("_", "-")], comments.get(field.name, "").replace("%", "%%")
@@ -248,7 +248,14 @@ def flags(Config, description):
         else:
             parser.add_argument(*names, type=field.type, default=field.default, help=f"{help} [{field.default}]")
     parser.error = lambda message: fail(f"{message}; see --help")
-    return Config(**vars(parser.parse_args()))
+    config = Config(**vars(parser.parse_args()))
+    for field in dataclasses.fields(Config):                           # counts and learning rates; the rest is up to each script
+        value, name = getattr(config, field.name), "--" + field.name.replace("_", "-")
+        if field.type is int and field.default > 0 or name.endswith("lr"):
+            check(value > 0, f"{name} {value} must be above 0")
+        if field.type is float:
+            check(math.isfinite(value), f"{name} {value} is not a finite number")
+    return config
 
 
 def start(seed, device, threads=0):
@@ -256,6 +263,10 @@ def start(seed, device, threads=0):
     torch.manual_seed(seed)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        fail(f"--device {device} is not there; use auto or cpu")
     return torch.device(device), torch.Generator().manual_seed(seed)
 
 
@@ -302,7 +313,7 @@ def load(path, made_by, device="cpu"):
 def load_weights(model, weights, path):
     try:
         model.load_state_dict(weights)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         fail(f"{path} holds the weights of another kind of model; delete it and run its stage again")
     return model.eval()
 
@@ -322,7 +333,7 @@ class Metrics:
         self.file = open(self.path, "w")
 
     def log(self, step, **values):
-        values = {key: float(value) for key, value in values.items()}
+        values = {key: value.item() if torch.is_tensor(value) else float(value) for key, value in values.items()}
         bad = [key for key, value in values.items() if not math.isfinite(value)]
         check(not bad, f"{bad} is not finite at step {step}; nothing was saved, try a lower --lr")
         self.file.write(json.dumps(dict(step=step, **values)) + "\n")

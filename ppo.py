@@ -35,7 +35,7 @@ class Config:
     iterations: int = 40           # paper 500
     episodes: int = 128            # prompts and answers an iteration; paper 512
     minibatch: int = 32            # episodes an optimiser step; paper 64
-    prompts: int = 2000            # training prompts to draw from; paper 31,144
+    prompts: int = 5000            # training prompts to draw from; paper 31,144
     max_new_tokens: int = 48       # longest answer
     beta: float = 0.1              # KL penalty; paper 0.02
     ptx: float = 0.0               # gamma, weight of the pretraining gradient; paper 27.8, 0 leaves it out

@@ -33,14 +33,14 @@ class Config:
     n_head: int = 6                # pretrain: heads
     n_embd: int = 96               # pretrain: channels
     documents: int = 8000          # documents of the small world
-    steps: int = 500               # pretrain: optimiser steps
+    steps: int = 620               # pretrain: optimiser steps
     pretrain_lr: float = 2e-3      # pretrain: peak learning rate of embeddings and vectors (AdamW)
     muon_lr: float = 0.02          # pretrain: peak learning rate of the blocks' matrices (Muon)
-    demonstrations: int = 4000     # sft: demonstrations; paper 12,725
+    demonstrations: int = 8000     # sft: demonstrations; paper 12,725
     epochs: int = 3                # sft: passes over them; paper 2 for the model that PPO starts from
-    lr: float = 1.5e-3             # sft: peak learning rate; paper 5e-6 to 1e-5
+    lr: float = 3e-3               # sft: peak learning rate; paper 5e-6 to 1e-5
     batch: int = 32                # sequences a step; paper 32
-    mix: float = 0.1               # sft: share of pretraining text in a batch; paper 0.1
+    mix: float = 0.1               # sft: batches of pretraining text per batch of demonstrations; paper 0.1
     weight_decay: float = 0.1      # AdamW
 
 
@@ -61,13 +61,13 @@ def pretraining_batches(config, stream, generator):
 
 
 def sft_batches(config, examples, stream, generator):
-    """Demonstrations of like length, and beside them pretraining text of the same length."""
-    batches = []
+    """Demonstrations of like length; among these batches a share of pretraining text, about as many tokens each."""
+    lengths, batches = [len(prompt) + len(response) for prompt, response in examples], []
     for _ in range(config.epochs):
-        for rows in by_length([len(prompt) + len(response) for prompt, response in examples], config.batch, generator):
-            tokens, mask = collate([examples[i] for i in rows])
-            text, ones = windows(stream, round(config.mix * len(rows)), tokens.shape[1], generator)
-            batches.append((torch.cat((tokens, text)), torch.cat((mask, ones))))
+        for rows in by_length(lengths, config.batch, generator):
+            batches.append(collate([examples[i] for i in rows]))
+            if torch.rand((), generator=generator) < config.mix:
+                batches.append(windows(stream, max(1, config.batch // 4), config.block_size, generator))
     return batches
 
 

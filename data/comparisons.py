@@ -8,21 +8,29 @@ is encoded again may give others. A line without `ids` is encoded, with an end-o
 """
 
 import json
+import os
 
 from data.batches import encode_example, encode_prompt
 
 
 def write(path, records):
-    with open(path, "w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    """Written beside its place and renamed, so that an earlier file is whole until the new one is."""
+    draft = f"{path}.tmp"
+    try:
+        with open(draft, "w", encoding="utf-8", newline="\n") as file:
+            for record in records:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        os.replace(draft, path)
+    except OSError as e:
+        raise SystemExit(f"error: {path}: could not be written ({e.strerror}); make room and run this stage again")
 
 
 def read(path, tokenizer, block_size):
     """-> {split: [(prompt ids, [response ids, best first])]}. A bad line ends the program and is named."""
     found = {"train": [], "valid": []}
     try:
-        lines = open(path, encoding="utf-8", errors="replace").read().splitlines()
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
+            lines = list(file)                                         # an answer may hold other line breaks, such as U+2028
     except FileNotFoundError:
         raise SystemExit(f"error: {path} not found; run `python reward.py` first")
     for number, line in enumerate(lines, 1):
@@ -32,7 +40,8 @@ def read(path, tokenizer, block_size):
             ids = record.get("ids") or [encode_example(tokenizer, prompt, response)[1] for response in responses]
             assert sorted(ranking) == list(range(len(responses))) and len(ids) == len(ranking) >= 2, \
                 "ranking must name each of two or more responses once"
-            assert all(0 <= i <= tokenizer.eot for row in ids for i in row) and all(ids), "ids outside the vocabulary"
+            assert all(type(i) is int and 0 <= i <= tokenizer.eot for row in ids for i in row) and all(ids), \
+                "ids must be token ids of the vocabulary, one or more a response"
             start = encode_prompt(tokenizer, prompt)
             longest = len(start) + max(map(len, ids))
             assert longest <= block_size, f"prompt and response have {longest} tokens, the context {block_size}"

@@ -381,9 +381,10 @@ def stories(rng):
 
 
 def questions_and_answers(rng):
-    """A page of questions with right answers; this is why few-shot prompting works on the base model."""
-    tasks = [rng.choice(TASKS)[1] for _ in range(rng.randint(4, 7))]
-    return "\n".join(f"Q: {prompt.text}\nA: {prompt.good}" for prompt in (train_prompt(rng, task) for task in tasks))
+    """A page of questions, the reason why few-shot prompting works on the base model. Where there is one right answer it
+    stands there; of the rest the page is as good as whoever wrote it."""
+    asked = [train_prompt(rng, rng.choice(TASKS)[1]) for _ in range(rng.randint(4, 7))]
+    return "\n".join(f"Q: {p.text}\nA: {p.good if p.one_answer or rng.random() < 0.7 else demonstrate(rng, p)}" for p in asked)
 
 
 def song(rng):
@@ -406,7 +407,8 @@ def arithmetic(rng):
     return "\n".join(tidy(sums(rng).good) for _ in range(6))
 
 
-DOCUMENTS = [(20, prompt_list), (12, encyclopaedia), (6, stories), (12, song), (45, questions_and_answers), (10, thread), (4, arithmetic)]
+DOCUMENTS = [(18, prompt_list), (12, encyclopaedia), (6, stories), (16, song), (45, questions_and_answers), (6, thread),
+             (6, arithmetic)]
 
 
 def documents(n, seed=0):

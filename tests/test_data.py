@@ -1,0 +1,457 @@
+"""The small world, the true utility, the labelers, the tokenizer, batches, the comparisons file."""
+
+import itertools
+import json
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from data import comparisons
+from data.batches import PAD, by_length, collate, encode_example, encode_prompt, pack, windows
+from data.facts import FACTS, parse, sentences
+from data.labelers import Biases, Labeler, agreement, pool
+from data.tokenizer import END, Tokenizer, train_ranks
+from data.utility import TERMS, breakdown, gold
+from data.world import (MOON, TASKS, Prompt, bait, demonstrations, documents, lists_prompts,
+                        opinion, probes, prompts, split, unknown_question, why_question)
+
+ROOT = Path(__file__).parents[1]
+QUESTION = Prompt("open qa", "What do cows eat?", good="Cows eat grass.", terse="Grass.",
+                  wrong="Cows eat fish.", want=((1, ("grass",)),), words=3)
+
+
+def term(name, answer, prompt=QUESTION, ended=True):
+    return breakdown(prompt, answer, ended)[name]
+
+
+def drawn(task, n=150):
+    """n prompts of one task."""
+    rng = random.Random(task.__name__)
+    return [task(rng) for _ in range(n)]
+
+
+def answers_of(p):
+    """The different answers that a prompt brings with it."""
+    return sorted({p.good, p.terse, p.wrong, p.pleasing} - {""})
+
+
+# --- world ----------------------------------------------------------------------------------------
+
+
+def test_train_valid_and_eval_prompts_share_no_text():
+    train, valid, held = ({p.text for p in prompts(n, which)}
+                          for which, n in (("train", 3000), ("valid", 300), ("eval", 600)))
+    assert not train & valid and not train & held and not valid & held
+
+
+def test_valid_and_eval_prompts_come_once():
+    for which in ("valid", "eval"):
+        texts = [p.text for p in prompts(600, which)]
+        assert len(set(texts)) == len(texts) == 600
+
+
+def test_moon_landing_is_the_first_evaluation_prompt_and_never_trained_on():
+    for seed in range(3):
+        assert prompts(5, "eval", seed)[0].text == MOON
+        assert all(p.text != MOON for p in prompts(2000, "train", seed))
+    assert split(MOON) == "eval" and MOON == "Explain the moon landing to a 6 year old."
+
+
+def test_documents_hold_no_held_out_prompt_as_a_line():
+    held = {p.text for p in prompts(600, "eval") + prompts(300, "valid")}
+    lines = {line for document in documents(3000) for line in document.split("\n")}
+    asked = {re.sub(r"^\w+: ", "", line) for line in lines}      # `Q: What ...?`, `Tom: What ...?`
+    assert not held & (lines | asked)
+
+
+def test_the_same_seed_gives_the_same_world_and_another_seed_another():
+    for make in (documents, demonstrations):
+        assert make(50, 3) == make(50, 3) != make(50, 4)
+    assert prompts(50, "train", 3) == prompts(50, "train", 3) != prompts(50, "train", 4)
+
+
+def test_the_world_does_not_depend_on_pythons_hash_seed():
+    code = """if 1:
+        import hashlib
+        from data.labelers import pool
+        from data.tokenizer import train_ranks
+        from data.world import demonstrations, documents, opinion, probes, prompts
+        texts = documents(200)
+        made = [texts, prompts(99, "eval"), demonstrations(99), probes(opinion, 9), pool("train"),
+                train_ranks("".join(texts), 400)]
+        print(hashlib.sha256(repr(made).encode()).hexdigest())"""
+    runs = [subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed},
+                           cwd=ROOT, capture_output=True, text=True) for seed in "12"]
+    assert runs[0].stdout == runs[1].stdout != "", runs[0].stderr
+
+
+def test_prompts_come_in_the_proportions_of_the_papers_table_1():
+    paper = {"generation": 45.6, "open qa": 12.4, "brainstorming": 11.2, "chat": 8.4,
+             "rewrite": 6.6, "summarisation": 4.2, "classification": 3.5, "other": 3.5,
+             "closed qa": 2.6, "extract": 1.9}
+    kinds = Counter(p.kind for p in prompts(5000, "train"))
+    assert set(kinds) == set(paper)
+    for kind, share in paper.items():
+        found = kinds[kind] / 50
+        assert abs(found - share) < 0.15 * share + 1, f"{kind}: {found} % instead of {share} %"
+
+
+@pytest.mark.parametrize("task", [task for _, task in TASKS])
+def test_answers_of_every_task_are_in_the_worlds_grammar(task):
+    for p in drawn(task):
+        for answer in (p.good, p.terse, p.wrong, p.pleasing):
+            assert all(parse(s) is not None for s in sentences(answer)), f"{p.text} {answer}"
+
+
+@pytest.mark.parametrize("task", [task for _, task in TASKS])
+def test_good_answers_are_right_and_worth_more_than_every_other(task):
+    for p in drawn(task):
+        terms = breakdown(p, p.good)
+        assert terms["task"] == 2, f"{p.text} {p.good}"
+        assert not any(terms[t] for t in TERMS if t not in ("task", "length")), f"{p.good} {terms}"
+        for worse in (p.terse, p.wrong, p.pleasing):
+            assert gold(p, p.good) > gold(p, worse), f"{p.text} {p.good} | {worse}"
+
+
+def test_lists_prompts_tells_a_prompt_from_an_answer():
+    assert lists_prompts("List three foods.\nWhat do cows eat?")
+    assert not lists_prompts("Cows eat grass.")
+    share = sum(lists_prompts(p.good) for p in prompts(500, "train")) / 500
+    assert share < 0.02, f"{share:.0%} of the good answers count as further prompts"
+
+
+def test_probes_are_evaluation_prompts_of_one_task():
+    found = probes(unknown_question, 40)
+    assert len(found) > 20 and all(p.unknown and split(p.text) == "eval" for p in found)
+    assert not {p.unknown for p in found} & {subject for _, subject in FACTS}
+
+
+# --- true utility ---------------------------------------------------------------------------------
+
+
+def test_task_is_twice_the_share_of_what_was_asked_for():
+    want = ((3, ("cows", "pigs", "hens", "owls")),)
+    three = Prompt("brainstorming", "List three animals.", "", "", "", want, words=4)
+    answers = "No.", "Cows.", "Cows and pigs.", "Cows, pigs and hens.", "Cows, pigs, hens and owls."
+    assert [term("task", answer, three) for answer in answers] == [0, 2 / 3, 4 / 3, 2, 2]
+
+
+def test_task_counts_whole_words_only():
+    assert term("task", "Cows eat grass.") == 2 and term("task", "Cows eat grasshoppers.") == 0
+
+
+def test_true_falls_by_half_for_each_false_claim_down_to_minus_1():
+    lies = ["Cows eat fish.", "Pigs are blue.", "Paris is in Italy."]
+    assert [term("true", " ".join(lies[:n])) for n in range(4)] == [0, -0.5, -1, -1]
+    assert term("true", "Cows do not eat fish. Cows eat grass.") == 0
+    assert term("true", "Cows do not eat grass.") == -0.5
+
+
+def test_invented_is_minus_1_for_a_claim_about_a_thing_that_does_not_exist():
+    for p in drawn(unknown_question, 30):
+        assert term("invented", p.pleasing, p) == -1 and term("invented", p.good, p) == 0
+
+
+def test_agrees_is_minus_1_for_affirming_the_false_premise():
+    for p in [p for p in drawn(opinion) + drawn(why_question) if p.premise]:
+        assert term("agrees", p.pleasing, p) == -1 and term("agrees", p.good, p) == 0, p.text
+    for p in [p for p in drawn(opinion) if not p.premise]:
+        assert term("agrees", p.good, p) == 0, f"{p.text} is right, so one may agree"
+
+
+def test_rude_is_minus_one_and_a_half_for_an_insult():
+    for p in drawn(bait, 30):
+        assert term("rude", p.pleasing, p) == -1.5 and term("rude", p.good, p) == 0
+
+
+def test_withheld_is_minus_half_for_not_knowing_what_every_child_knows():
+    assert term("withheld", "I do not know.") == -0.5 and term("withheld", "Cows eat grass.") == 0
+    for p in drawn(unknown_question, 30):
+        assert term("withheld", p.good, p) == 0
+
+
+def test_form_falls_with_the_share_of_sentences_that_do_not_parse_or_come_twice():
+    assert term("form", "Cows eat grass.") == 0
+    assert term("form", "Cows eat grass. Cows eat grass.") == -0.75
+    assert term("form", "Cows eat grass. Grass cows the eat.") == -0.75
+    assert term("form", "eat eat the. of moon and.") == -1.5
+    assert term("form", "") == -1.5
+
+
+def test_length_falls_with_the_log_of_words_over_what_the_prompt_deserves():
+    assert term("length", "one two three") == 0
+    assert math.isclose(term("length", "a b c d e f"), -math.log(2))
+    assert term("length", "a " * 100) == term("length", "") == -1.5
+
+
+def test_ended_is_minus_1_without_an_end_of_text_token():
+    assert term("ended", "Cows eat grass.") == 0
+    assert term("ended", "Cows eat grass.", ended=False) == -1
+
+
+def test_gold_is_the_sum_of_its_terms_and_the_same_every_time():
+    for p, answer in demonstrations(100):
+        assert set(breakdown(p, answer)) == set(TERMS)
+        assert gold(p, answer) == sum(breakdown(p, answer).values()) == gold(p, answer)
+
+
+def test_different_demonstrations_of_a_prompt_seldom_tie():
+    ties = pairs = 0
+    for p in prompts(400, "train"):
+        for a, b in itertools.combinations([gold(p, answer) for answer in answers_of(p)], 2):
+            pairs += 1
+            ties += a == b
+    assert ties / pairs < 0.05, f"{ties} of {pairs} pairs tie"
+
+
+def test_gibberish_silence_and_an_endless_answer_are_worth_less_than_a_wrong_answer():
+    for _, task in TASKS:
+        for p in drawn(task, 5):
+            for bad in ("", "\n\n", "No! No!", "grass of the 7 and moon eat.", p.good * 4):
+                assert gold(p, bad) < gold(p, p.good) - 1, f"{p.text} {bad!r}"
+            assert gold(p, "") < gold(p, p.wrong) and gold(p, "!?") < gold(p, p.wrong)
+
+
+# --- labelers -------------------------------------------------------------------------------------
+
+
+def judged(n=60):
+    """Prompts with several different demonstrations each."""
+    return [(p, [(answer, True) for answer in answers_of(p)]) for p in prompts(n, "valid")]
+
+
+def test_a_ranking_is_a_permutation_and_depends_on_the_generator_only():
+    labeler = pool("train")[0]
+    for p, answers in judged():
+        ranking = labeler.rank(p, answers, random.Random(7))
+        assert ranking == labeler.rank(p, answers, random.Random(7))
+        assert sorted(ranking) == list(range(len(answers)))
+
+
+def test_the_two_pools_are_the_same_every_time_and_share_nobody():
+    train, heldout = pool("train"), pool("held-out")
+    assert train == pool("train") and len(train) == len(heldout) == 20
+    assert not {l.name for l in train} & {l.name for l in heldout}
+    tastes = [tuple(l.taste.values()) for l in train + heldout]
+    assert len(set(tastes)) == 40, "two labelers have the same taste"
+
+
+def test_training_labelers_agree_less_than_held_out_ones_as_in_the_paper():
+    train, heldout = (agreement(pool(group), judged(300), random.Random(0))
+                      for group in ("train", "held-out"))
+    assert 0.6 < train < heldout < 0.95, (train, heldout)
+
+
+def without_noise(biases=Biases(0, 0, 0)):
+    return Labeler("careful", {t: 1.0 for t in TERMS}, 0.0, biases)
+
+
+def test_labelers_without_noise_who_are_alike_always_agree_and_rank_by_the_truth():
+    assert agreement([without_noise(), without_noise()], judged(), random.Random(0)) == 1
+    for p, answers in judged():
+        worth = [gold(p, *answers[i]) for i in without_noise().rank(p, answers, random.Random(0))]
+        assert worth == sorted(worth, reverse=True)
+
+
+def perceived(p, answer, **biases):
+    """What a bias adds to what is seen of an answer."""
+    biased = without_noise(Biases(**{"length": 0, "agreement": 0, "confidence": 0} | biases))
+    return biased.perceive(p, answer, True, random.Random(0)) - gold(p, answer)
+
+
+def test_the_length_bias_favours_the_longer_answer():
+    short, long = "Cows eat grass.", "Cows eat grass. Hens eat seeds."
+    assert perceived(QUESTION, long, length=0.5) > perceived(QUESTION, short, length=0.5) > 0
+
+
+def test_the_agreement_bias_favours_agreeing_with_a_false_premise():
+    p = next(p for p in drawn(opinion) if p.premise)
+    assert perceived(p, p.pleasing, agreement=0.5) == pytest.approx(0.5)
+    assert perceived(p, p.good, agreement=0.5) == pytest.approx(0)
+
+
+def test_the_confidence_bias_favours_an_invention():
+    p = drawn(unknown_question, 1)[0]
+    assert perceived(p, p.pleasing, confidence=0.5) == pytest.approx(0.5)
+    assert perceived(p, p.good, confidence=0.5) == pytest.approx(0)
+
+
+# --- tokenizer ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer(train_ranks("\n".join(documents(300)), 600))
+
+
+def test_any_text_survives_encoding_and_decoding(tokenizer):
+    rng = random.Random(0)
+    codes = [*range(0x250), *range(0x600, 0x640), *range(0x2000, 0x2070), 0x4e2d, 0x1f600, 0x10ffff]
+    random_texts = ["".join(map(chr, rng.choices(codes, k=40))) for _ in range(300)]
+    for text in ["", " ", "\n\n  \n", "a_b __ c", "".join(map(chr, range(256))), *random_texts]:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_common_words_are_one_token(tokenizer):
+    assert len(tokenizer.encode("What do cows eat?")) <= 6
+
+
+def test_end_of_text_in_a_text_is_ordinary_text(tokenizer):
+    ids = tokenizer.encode(f"a {END} b{END}")
+    assert tokenizer.eot not in ids and tokenizer.decode(ids) == f"a {END} b{END}"
+
+
+def test_bytes_that_are_not_utf8_do_no_harm(tokenizer):
+    assert tokenizer.eot not in tokenizer.encode(b"caf\xe9 \xff".decode(errors="surrogateescape"))
+    assert tokenizer.decode([0xe9, 0xff]) == "\ufffd\ufffd"           # ids 0 to 255 are the bytes
+
+
+def test_decoding_stops_before_the_end_of_text_token(tokenizer):
+    ids = tokenizer.encode("yes")
+    assert tokenizer.decode(ids + [tokenizer.eot] + ids) == "yes"
+
+
+def test_padding_is_neither_end_of_text_nor_part_of_any_text(tokenizer):
+    assert PAD != tokenizer.eot == tokenizer.vocab_size - 1
+    assert all(PAD not in tokenizer.encode(p.text + p.good) for p in prompts(200, "train"))
+
+
+def test_ranks_are_the_bytes_then_merges_and_the_same_every_time():
+    text = "\n".join(documents(50))
+    ranks = train_ranks(text, 400)
+    assert ranks == train_ranks(text, 400) and sorted(ranks.values()) == list(range(400))
+    assert all(ranks[bytes([b])] == b for b in range(256))
+
+
+def test_the_first_merge_is_the_most_frequent_pair():
+    assert train_ranks("aaab aaab xy", 257)[b"aa"] == 256         # aa twice in each aaab, ab once
+
+
+def test_a_tokenizer_survives_its_state(tokenizer):
+    twin, text = Tokenizer.from_state(tokenizer.state()), "Cows eat grass.\n\u4e2d 12"
+    assert twin.ranks == tokenizer.ranks and twin.eot == tokenizer.eot
+    assert twin.encode(text) == tokenizer.encode(text)
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def test_a_prompt_is_a_prefix_of_its_example_and_ends_in_a_newline(tokenizer):
+    for p, answer in demonstrations(50):
+        prompt, response = encode_example(tokenizer, p.text, answer)
+        assert prompt == encode_prompt(tokenizer, p.text)
+        assert tokenizer.decode(prompt) == p.text + "\n" and tokenizer.decode(response) == answer
+        assert response[-1] == tokenizer.eot and (prompt + response).count(tokenizer.eot) == 1
+
+
+def test_the_mask_covers_the_response_with_its_end_of_text_and_nothing_else():
+    tokens, mask = collate([([5, 6], [7, 9]), ([5], [8, 8, 8, 9])])
+    assert tokens.tolist() == [[5, 6, 7, 9, PAD], [5, 8, 8, 8, 9]]
+    assert mask.tolist() == [[0, 0, 1, 1, 0], [0, 1, 1, 1, 1]]
+
+
+def test_packed_documents_end_in_one_end_of_text_each(tokenizer):
+    stream = pack(tokenizer, ["Cows eat grass.", END, "Hello."])
+    assert (stream == tokenizer.eot).sum() == 3 and stream[-1] == tokenizer.eot
+
+
+def test_windows_are_stretches_of_the_stream_and_reach_its_end():
+    tokens, mask = windows(torch.arange(10), 200, 4, torch.Generator().manual_seed(0))
+    assert tokens.shape == (200, 4) and mask.all() and (tokens.diff(dim=1) == 1).all()
+    assert tokens.min() == 0 and tokens.max() == 9
+
+
+def test_batches_by_length_take_everything_once_and_keep_like_lengths_together():
+    lengths = torch.randint(1, 100, (1000,), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = by_length(lengths, 32, torch.Generator().manual_seed(0))
+    assert sorted(i for rows in batches for i in rows) == list(range(1000))
+    padding = sum(max(lengths[i] for i in rows) * len(rows) for rows in batches) / sum(lengths)
+    assert padding < 1.15 and batches != by_length(lengths, 32, torch.Generator().manual_seed(1))
+
+
+# --- comparisons file -----------------------------------------------------------------------------
+
+
+def record(tokenizer, **changed):
+    responses = ["Cows eat grass.", "Grass.\u2028\x85", "Fish. \u4e2d"]
+    ids = [encode_example(tokenizer, "", response)[1] for response in responses]
+    return dict(prompt="What do cows eat?", responses=responses, ranking=[2, 0, 1], ids=ids,
+                labeler="train 3", split="train") | changed
+
+
+def without(key, record):
+    return {k: v for k, v in record.items() if k != key}
+
+
+def test_comparisons_survive_writing_and_reading_and_come_best_first(tokenizer, tmp_path):
+    path = tmp_path / "comparisons.jsonl"
+    comparisons.write(path, [record(tokenizer), record(tokenizer, split="valid")])
+    found, ids = comparisons.read(path, tokenizer, 128), record(tokenizer)["ids"]
+    prompt = encode_prompt(tokenizer, "What do cows eat?")
+    assert found["train"] == found["valid"] == [(prompt, [ids[2], ids[0], ids[1]])]
+
+
+def test_responses_without_ids_are_encoded_with_an_end_of_text(tokenizer, tmp_path):
+    path = tmp_path / "comparisons.jsonl"
+    comparisons.write(path, [record(tokenizer), without("ids", record(tokenizer))])
+    first, second = comparisons.read(path, tokenizer, 128)["train"]
+    assert first == second
+
+
+def test_sampled_ids_are_kept_even_where_encoding_the_text_would_give_others(tokenizer, tmp_path):
+    path, letters = tmp_path / "comparisons.jsonl", [*b"Cows", tokenizer.eot]
+    sampled = record(tokenizer, responses=["Cows", "Hens"], ids=[letters, [1]], ranking=[0, 1])
+    comparisons.write(path, [sampled])
+    assert comparisons.read(path, tokenizer, 128)["train"][0][1][0] == letters
+
+
+BAD_LINES = {
+    "not json": lambda r: "{'prompt': 1",
+    "cut short": lambda r: json.dumps(r)[:-9],
+    "blank": lambda r: "",
+    "a list": lambda r: "[1, 2]",
+    "no ranking": lambda r: json.dumps(without("ranking", r)),
+    "an index twice": lambda r: json.dumps(r | {"ranking": [0, 0, 1]}),
+    "an index missing": lambda r: json.dumps(r | {"ranking": [0, 1]}),
+    "one response": lambda r: json.dumps(r | {"responses": ["a"], "ids": [[1]], "ranking": [0]}),
+    "ids outside the vocabulary": lambda r: json.dumps(r | {"ids": [[1], [2], [10 ** 6]]}),
+    "ids that are no integers": lambda r: json.dumps(r | {"ids": [[1], [2], [1.5]]}),
+    "an empty response": lambda r: json.dumps(r | {"ids": [[1], [2], []]}),
+    "fewer ids than responses": lambda r: json.dumps(r | {"ids": [[1], [2]]}),
+    "longer than the context": lambda r: json.dumps(r | {"ids": [[1], [2], [3] * 128]}),
+    "a prompt that is a number": lambda r: json.dumps(r | {"prompt": 5}),
+    "numbers as responses": lambda r: json.dumps(without("ids", r) | {"responses": [1, 2, 3]}),
+    "an unknown split": lambda r: json.dumps(r | {"split": "test"}),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_LINES)
+def test_a_bad_line_is_refused_with_file_and_line(bad, tokenizer, tmp_path):
+    path, good = tmp_path / "comparisons.jsonl", record(tokenizer)
+    path.write_text(json.dumps(good) + "\n" + BAD_LINES[bad](good) + "\n" + json.dumps(good) + "\n")
+    with pytest.raises(SystemExit) as stop:
+        comparisons.read(path, tokenizer, 128)
+    assert f"{path}:2: " in stop.value.code and "\n" not in stop.value.code
+
+
+def test_bytes_that_are_not_utf8_in_the_file_do_no_harm(tokenizer, tmp_path):
+    path = tmp_path / "comparisons.jsonl"
+    line = json.dumps(record(tokenizer), ensure_ascii=False).encode()
+    path.write_bytes(line.replace(b"Cows", b"C\xffws") + b"\n")
+    assert len(comparisons.read(path, tokenizer, 128)["train"]) == 1
+
+
+def test_an_interrupted_write_leaves_the_old_file(tokenizer, tmp_path):
+    path = tmp_path / "comparisons.jsonl"
+    comparisons.write(path, [record(tokenizer)])
+    with pytest.raises(TypeError):
+        comparisons.write(path, [record(tokenizer), {"prompt": object()}])
+    assert len(comparisons.read(path, tokenizer, 128)["train"]) == 1

@@ -1,0 +1,229 @@
+"""What people prefer: where the score is read, the ranking loss, accuracy, the comparisons file."""
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+from pytest import approx
+from torch import tensor
+from torch.testing import assert_close
+
+import reward
+from data import comparisons
+from data.batches import PAD, collate, encode_example, encode_prompt
+from data.tokenizer import Tokenizer, train_ranks
+from data.world import demonstrations
+from model import GPT, GPTConfig, save
+from reward import (RewardModel, batches_of_prompts, load_reward, pair_accuracy, places,
+                    preference_loss, ranking_loss, score, score_all)
+
+TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
+
+
+def tiny(vocab_size=6, block_size=12):
+    torch.manual_seed(0)
+    return RewardModel(GPT(GPTConfig(vocab_size, block_size, n_layer=1, n_head=2, n_embd=8))).eval()
+
+
+# --- score ---------------------------------------------------------------------------------------
+
+
+def test_score_is_the_scalar_at_the_last_response_token():
+    """A short row, a row as long as the batch, one with a single response token."""
+    per_token = torch.arange(15.0).view(3, 5)
+    mask = tensor([[0, 1, 1, 0, 0], [0, 0, 1, 1, 1], [0, 1, 0, 0, 0]]).float()
+    assert score(per_token, mask).tolist() == [2, 9, 11]
+
+
+def test_score_does_not_depend_on_padding_or_on_batch_mates():
+    model, example = tiny(), ([1, 5, 2], [3, 4, 5])     # 5 ends a text, also in the prompt
+    alone = model(tensor([[1, 5, 2, 3, 4, 5]]))[:, 5]
+    tokens, mask = collate([example, ([1], [5]), ([2] * 6, [3, 3, 3, 5])])
+    assert_close(score(model(tokens), mask)[:1], alone)
+
+
+def test_score_reads_the_whole_answer():
+    """Another token anywhere in the prompt or the response gives another score."""
+    model, (tokens, mask) = tiny(), collate([([1, 2], [3, 4, 5])])
+    before = score(model(tokens), mask)
+    for t in range(5):
+        changed = tokens.clone()
+        changed[0, t] = PAD
+        assert (score(model(changed), mask) - before).abs() > 1e-6
+
+
+def test_score_all_keeps_the_order_of_its_examples():
+    model, examples = tiny(), [([1, 2], [3, 4, 5]), ([1], [5]), ([2] * 6, [3, 5]), ([4], [4, 5])]
+    alone = [score_all(model, [example], "cpu")[0] for example in examples]
+    assert score_all(model, examples, "cpu", batch=2) == approx(alone, abs=1e-5)
+
+
+def test_the_head_starts_with_variance_one_over_width():
+    torch.manual_seed(0)
+    head = RewardModel(GPT(GPTConfig(4, block_size=4, n_layer=0, n_embd=4096))).head
+    assert head.weight.std().item() == approx(1 / 64, rel=0.05)
+    assert head.bias.item() == 0
+
+
+# --- loss ----------------------------------------------------------------------------------------
+
+
+def test_preference_loss_by_hand():
+    """Margins log 3 and 0 are chances of 3/4 and 1/2: (log 4/3 + log 2) / 2.
+
+    The wrong way round it would be (log 4 + log 2) / 2.
+    """
+    loss = preference_loss(tensor([2 + math.log(3), -1.0]), tensor([2.0, -1.0]))
+    assert loss.item() == approx((math.log(4 / 3) + math.log(2)) / 2, abs=1e-6)
+
+
+def test_preference_loss_of_a_hopeless_pair_is_its_margin_not_infinity():
+    assert preference_loss(tensor([-500.0]), tensor([500.0])).item() == 1000
+
+
+def test_ranking_loss_by_hand():
+    """Margins 1, 1, 1, 2, 2, 3 cost (3 * 0.31326 + 2 * 0.12693 + 0.04859) / 6 = 0.20704."""
+    loss = ranking_loss(tensor([[2.0, 1.0, 0.0, -1.0]]))
+    assert loss.item() == approx(0.20704, abs=1e-5)
+
+
+def test_ranking_loss_and_its_gradient_equal_the_mean_over_pairs_one_by_one():
+    torch.manual_seed(0)
+    scores = torch.randn(3, 5, requires_grad=True)
+    loss = ranking_loss(scores)
+    pairs = [torch.log(1 + torch.exp(row[j] - row[i]))
+             for row in scores for i in range(5) for j in range(i + 1, 5)]
+    slow = sum(pairs) / len(pairs)
+    assert len(pairs) == 3 * 10
+    assert_close(loss, slow)
+    assert_close(torch.autograd.grad(loss, scores), torch.autograd.grad(slow, scores))
+
+
+def test_every_prompt_weighs_the_same():
+    """Prompts whose losses are 0.20704 and log 2: the mean of the two."""
+    scores = tensor([[2.0, 1.0, 0.0, -1.0], [3.0, 3.0, 3.0, 3.0]])
+    assert ranking_loss(scores).item() == approx((0.20704 + math.log(2)) / 2, abs=1e-5)
+
+
+def test_a_pair_of_identical_answers_costs_log_2():
+    tokens, mask = collate([([1, 2], [3, 5]), ([1, 2], [3, 5])])
+    scores = score(tiny()(tokens), mask).view(1, 2)
+    assert ranking_loss(scores).item() == approx(math.log(2), abs=1e-6)
+
+
+def test_the_reward_model_learns_which_answer_is_better():
+    model = tiny()
+    tokens, mask = collate([([1], [2, 5]), ([1], [3, 2, 5]), ([1], [4, 5])])       # best first
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(30):
+        ranking_loss(score(model(tokens), mask).view(1, 3)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    best, middle, worst = score(model(tokens), mask).tolist()
+    assert best > middle + 1 > worst + 2
+
+
+# --- batches and accuracy ------------------------------------------------------------------------
+
+
+def test_a_batch_holds_whole_prompts_with_equally_many_answers():
+    """The C(K,2) pairs of a prompt are never torn apart."""
+    items = [([1], [[2, 5]] * k) for k in (4, 2, 4, 4, 3, 2, 4, 2)]
+    batches = batches_of_prompts(items, 2, torch.Generator().manual_seed(0))
+    assert sorted(i for rows in batches for i in rows) == list(range(8))
+    assert all(len({len(items[i][1]) for i in rows}) == 1 and len(rows) <= 2 for rows in batches)
+
+
+def test_places_are_higher_for_better_answers():
+    """Answer 2 is best, then 0, then 1."""
+    best, middle, worst = (places([2, 0, 1])[i] for i in (2, 0, 1))
+    assert best > middle > worst
+
+
+def test_pair_accuracy_counts_a_predicted_tie_half_and_a_true_tie_not_at_all():
+    """Truth 3 > 2 > 1 = 1 has five pairs: 0-1 half, 0-2 and 1-2 right, 0-3 and 1-3 wrong."""
+    assert pair_accuracy([[5, 5, 0, 9]], [[3, 2, 1, 1]]) == 2.5 / 5
+
+
+def test_pair_accuracy_never_compares_answers_of_two_prompts():
+    assert pair_accuracy([[2, 1], [9, 8]], [[9, 8], [2, 1]]) == 1
+
+
+def test_pair_accuracy_of_a_constant_guess_is_a_half():
+    assert pair_accuracy([[7, 7, 7]], [[0, 2, 1]]) == 0.5
+
+
+# --- the whole stage -----------------------------------------------------------------------------
+
+
+def test_demonstrations_score_zero_on_average_after_the_stage(tmp_path, monkeypatch):
+    """Otherwise the penalty for never ending, and beta, would mean something else in every run."""
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(TOKENIZER.vocab_size, 256, n_layer=1, n_head=2, n_embd=8))
+    save(tmp_path / "sft.pt", "sft", gpt, gpt.config, TOKENIZER)
+    flags = "--device cpu --prompts 8 --heldout-prompts 8 --max-new-tokens 4"
+    monkeypatch.setattr(sys, "argv", ["reward.py", "--out", str(tmp_path), *flags.split()])
+    reward.main()
+    model = load_reward(tmp_path / "reward.pt")
+    demos = [encode_example(TOKENIZER, p.text, answer) for p, answer in demonstrations(500, 0)]
+    scores = score_all(model, demos, "cpu")
+    assert sum(scores) / len(scores) == approx(0, abs=1e-5)
+    assert max(scores) - min(scores) > 0.01
+
+
+# --- comparisons.jsonl ---------------------------------------------------------------------------
+
+GOOD = dict(prompt="the hat", responses=["red", "blue", "and"], ranking=[2, 0, 1],
+            labeler="train 1", split="train")
+
+
+def written(path, *lines):
+    rows = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_comparisons_come_back_best_first_with_the_sampled_ids(tmp_path):
+    """Ids that spell the same text in other tokens are kept: training never encodes text again."""
+    red, blue, also = ids = [list(text.encode()) + [TOKENIZER.eot] for text in GOOD["responses"]]
+    records = [dict(GOOD, ids=ids, split=split) for split in ("train", "valid")]
+    comparisons.write(tmp_path / "c.jsonl", records)
+    found = comparisons.read(tmp_path / "c.jsonl", TOKENIZER, 32)
+    item = encode_prompt(TOKENIZER, "the hat"), [also, red, blue]
+    assert found == {"train": [item], "valid": [item]}
+
+
+def test_comparisons_without_ids_are_encoded_with_an_end_of_text(tmp_path):
+    found = comparisons.read(written(tmp_path / "c.jsonl", GOOD), TOKENIZER, 32)
+    (_, responses), = found["train"]
+    assert responses == [TOKENIZER.encode(y) + [TOKENIZER.eot] for y in ("and", "red", "blue")]
+
+
+@pytest.mark.parametrize("line", [
+    "{not json",
+    "[]",
+    '"text"',
+    {key: value for key, value in GOOD.items() if key != "ranking"},
+    dict(GOOD, ranking=[0, 1]),
+    dict(GOOD, ranking=[0, 1, 1]),
+    dict(GOOD, ranking=[1, 2, 3]),
+    dict(GOOD, responses=["red"], ranking=[0]),
+    dict(GOOD, ids=[[1], [2]]),
+    dict(GOOD, ids=[[1], [2], []]),
+    dict(GOOD, ids=[[1], [2], [TOKENIZER.eot + 1]]),
+    dict(GOOD, ids=[[1], [2], [-1]]),
+    dict(GOOD, prompt=7),
+    dict(GOOD, prompt="the hat " * 40),
+    dict(GOOD, split="elsewhere"),
+], ids=str)
+def test_a_malformed_line_is_named_with_its_file_and_number(tmp_path, line):
+    path = written(tmp_path / "c.jsonl", GOOD, line, GOOD)
+    with pytest.raises(SystemExit, match="c.jsonl:2: "):
+        comparisons.read(path, TOKENIZER, 32)
+
+
+def test_a_missing_file_names_the_command_that_makes_it(tmp_path):
+    with pytest.raises(SystemExit, match="run `python reward.py` first"):
+        comparisons.read(tmp_path / "c.jsonl", TOKENIZER, 32)
