@@ -9,6 +9,7 @@ paper's "GPT-3 prompted". Prints one table with 95 % intervals and five prompts 
 import json
 import math
 import random
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Config:
     prompts: int = 600             # evaluation prompts
     probes: int = 150              # further prompts about unknown things and with false premises
     max_new_tokens: int = 48       # longest answer
+    seeds: str = ""                # folders, "out-0,out-1,out-2": only print mean and spread of their results.json
 
 
 # --- measures --------------------------------------------------------------------------------------------------------
@@ -113,6 +115,19 @@ def print_samples(asked, answers, n=5):
             print(f"  {name:14} {' / '.join(answer.splitlines())}{'' if ended else ' ...'}")
 
 
+def print_seeds(folders):
+    """A table in Markdown: mean and standard deviation over finished runs."""
+    runs = [json.loads((Path(folder) / "results.json").read_text()) for folder in folders]
+    spread = lambda values: f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    print(f"| {len(runs)} seeds | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (len(COLUMNS) + 1))
+    for name in [name for name in ("base", "base_few_shot", "sft", "ppo", "ppo_ptx", "dpo") if name in runs[0]]:
+        cells = [[run[name][c] for run in runs] if c in runs[0][name] else None for c in COLUMNS]
+        print(f"| {name} | " + " | ".join(spread(cell) if cell else "" for cell in cells) + " |")
+    for key in runs[0]["rm"]:
+        print(f"reward model, {key}: {spread([run['rm'][key] for run in runs])}")
+    print("seconds:", {stage: round(statistics.mean(run["seconds"][stage] for run in runs)) for stage in runs[0]["seconds"]})
+
+
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +182,8 @@ def figures(out, found):
 
 def main():
     config = flags(Config, __doc__)
+    if config.seeds:
+        return print_seeds(config.seeds.split(","))
     check(config.prompts >= 5 and config.probes >= 1, "--prompts must be at least 5 and --probes at least 1")
     device, _ = start(config.seed, config.device)
     out = Path(config.out)

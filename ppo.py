@@ -46,7 +46,7 @@ class Config:
     lr: float = 5e-4               # policy, after a warm-up over the first 10 iterations from a tenth of it
     value_lr: float = 1e-3         # value function; paper 9e-6
     ema: float = 0.95              # decay of the averaged weights that are saved; paper 0.992
-    eval_prompts: int = 128        # for the true utility in the log, which is never used for training
+    eval_prompts: int = 200        # for the true utility in the log, which is never used for training
 
 
 # --- rewards ---------------------------------------------------------------------------------------------------------
@@ -132,36 +132,55 @@ def rollout(config, policy, ref, reward_model, value_fn, prompts, eot, generator
         x, m = tokens[rows, :T], mask[rows, :T]
         ended = (m * (x == eot)).sum(dim=1)                                                         # 2
         points = torch.where(ended > 0, score(reward_model(x), m), config.missing_end)
-        logits = policy(x)
-        logp, ref_logp, value = token_logprobs(logits, x), token_logprobs(ref(x), x), value_fn(x)[:, :-1]
-        m = m[:, 1:]
+        logp, ref_logp = token_logprobs(policy(x), x), token_logprobs(ref(x), x)
+        value, m = value_fn(x)[:, :-1], m[:, 1:]                       # V of the state in which each action is taken
         rewards = shaped_rewards(points, logp, ref_logp, m, config.beta)                            # 3
         adv, ret = gae(rewards, value, m, gamma=1.0, lam=config.lam)                                # 4
         minibatches.append(dict(tokens=x, mask=m, score=points, ended=ended, logp=logp, ref_logp=ref_logp, value=value,
-                                adv=adv, ret=ret, entropy=entropy(logits[:, :-1], m)))
+                                adv=adv, ret=ret))
     everything = torch.cat([b["adv"].flatten() for b in minibatches]), torch.cat([b["mask"].flatten() for b in minibatches])
     for b, adv in zip(minibatches, whiten(*everything).split([b["adv"].numel() for b in minibatches])):
         b["adv"] = adv.view_as(b["adv"])
     return minibatches
 
 
-def entropy(logits, mask):
-    """Mean entropy of the next-token distribution over the actions, nats."""
-    logp = logits.log_softmax(dim=-1)
-    return masked_mean(-(logp.exp() * logp).sum(dim=-1), mask)
-
-
 def describe(minibatches):
-    """What there is to log about a rollout; sums over an answer, means over answers."""
+    """What there is to log about a rollout: sums over an answer, means over answers."""
     rows = lambda f: torch.cat([f(b) for b in minibatches]).mean()
-    ratio = [((b["logp"] - b["ref_logp"]) * b["mask"]) for b in minibatches]
-    error = sum(((b["ret"] - b["value"]) ** 2 * b["mask"]).sum() for b in minibatches)
-    returns = torch.cat([b["ret"][b["mask"] > 0] for b in minibatches])
+    actions = lambda f: torch.cat([f(b)[b["mask"] > 0] for b in minibatches])
+    log_ratio = lambda b: (b["logp"] - b["ref_logp"]) * b["mask"]
+    ret, error = actions(lambda b: b["ret"]), actions(lambda b: b["ret"] - b["value"])
     return dict(score=rows(lambda b: b["score"]), ended=rows(lambda b: b["ended"]), length=rows(lambda b: b["mask"].sum(1)),
-                kl=torch.cat([r.sum(1) for r in ratio]).mean(),                                     # k1, unbiased
-                kl3=torch.cat([(torch.exp(-r) - 1 + r).sum(1) for r in ratio]).mean(),              # k3, never negative
-                entropy=sum(b["entropy"] for b in minibatches) / len(minibatches),
-                explained=1 - error / len(returns) / returns.var(unbiased=False))
+                kl=rows(lambda b: log_ratio(b).sum(1)),                                             # k1, unbiased
+                kl3=rows(lambda b: (torch.exp(-log_ratio(b)) - 1 + log_ratio(b)).sum(1)),           # k3, never negative
+                entropy=-actions(lambda b: b["logp"]).mean(),                                       # an estimate, a token
+                explained=1 - (error ** 2).mean() / ret.var(unbiased=False).clamp(min=1e-8))
+
+
+# --- update ----------------------------------------------------------------------------------------------------------
+
+
+def step(loss, model, optimizer):
+    """-> the norm of the gradient before it is clipped to 1"""
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+    return norm
+
+
+def update(config, policy, value_fn, optimizers, b, text):
+    """Step 5 for one minibatch: one step of the policy, one of the value function. -> stats"""
+    logp = token_logprobs(policy(b["tokens"]), b["tokens"])
+    loss, stats = policy_loss(logp, b["logp"], b["adv"], b["mask"], config.clip)
+    if config.ptx:                                                     # eq. 2: both gradients go into one step
+        stats["ptx_loss"] = lm_loss(policy(text), text, torch.ones_like(text))
+        loss = loss + config.ptx * stats["ptx_loss"]
+    norm = step(loss, policy, optimizers[0])
+    value = value_fn(b["tokens"])[:, :-1]
+    v_loss = value_loss(value, b["value"], b["ret"], b["mask"], config.value_clip)
+    step(v_loss, value_fn, optimizers[1])
+    return {key: value.detach() for key, value in dict(stats, norm=norm, policy_loss=loss, value_loss=v_loss).items()}
 
 
 # --- main ------------------------------------------------------------------------------------------------------------
@@ -183,40 +202,25 @@ def main():
     asked = [encode_prompt(tokenizer, p.text) for p in prompts(config.prompts, "train", config.seed)]
     watched = prompts(config.eval_prompts, "eval", config.seed)
     stream = pack(tokenizer, documents(2000, config.seed)) if config.ptx else None
-    optimizer, value_optimizer = adamw(policy, config.lr), adamw(value_fn, config.value_lr)
+    optimizers = adamw(policy, config.lr), adamw(value_fn, config.value_lr)
     progress = tqdm(range(config.iterations), desc=name)
     for iteration in progress:
         chosen = torch.randint(len(asked), (config.episodes,), generator=generator)
         minibatches = rollout(config, policy, ref, reward_model, value_fn, [asked[i] for i in chosen], tokenizer.eot, generator)
-        set_lr(optimizer, config.lr * min(1, 0.1 + 0.9 * iteration / 10))
-
-        for i, b in enumerate(minibatches):                                                         # 5
-            logp = token_logprobs(policy(b["tokens"]), b["tokens"])
-            loss, stats = policy_loss(logp, b["logp"], b["adv"], b["mask"], config.clip)
-            if i == 0:
-                assert stats["ratio_error"] < 1e-4, f"ratio off by {stats['ratio_error']} before the first update"
-                assert iteration or abs(b["logp"] - b["ref_logp"]).max() < 1e-4, "KL to the reference is not 0 at the start"
-            if config.ptx:                                             # the gradient of the whole objective, in one step
-                text, ones = windows(stream, len(b["tokens"]), policy.config.block_size // 2, generator)
-                loss = loss + config.ptx * lm_loss(policy(text), text, ones)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-
-            v_loss = value_loss(value_fn(b["tokens"])[:, :-1], b["value"], b["ret"], b["mask"], config.value_clip)
-            v_loss.backward()
-            torch.nn.utils.clip_grad_norm_(value_fn.parameters(), 1.0)
-            value_optimizer.step()
-            value_optimizer.zero_grad()
-            for mean, weight in zip(average.parameters(), policy.parameters()):
-                mean.lerp_(weight, 1 - config.ema)
-
-        found = describe(minibatches)
-        if iteration % 10 == 9 or iteration + 1 == config.iterations:
+        set_lr(optimizers[0], config.lr * min(1, 0.1 + 0.9 * iteration / 10))                       # warm-up
+        stats = []
+        for b in minibatches:
+            text = windows(stream, len(b["tokens"]), policy.config.block_size // 2, generator)[0] if config.ptx else None
+            stats.append(update(config, policy, value_fn, optimizers, b, text))
+            torch._foreach_lerp_(list(average.parameters()), list(policy.parameters()), 1 - config.ema)
+        error = stats[0].pop("ratio_error")
+        assert error < 1e-4, f"the ratio is off by {error} before the first update"
+        found = describe(minibatches) | {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]}
+        assert iteration or abs(found["kl"]) < 1e-3, f"the KL to the reference is {found['kl']} at the start"
+        if iteration % 5 == 4 or iteration + 1 == config.iterations:
             answers = respond(policy, tokenizer, [p.text for p in watched], config.max_new_tokens)
             found["gold"] = mean_gold(watched, answers, tokenizer)     # only for the log, never for training
-        metrics.log(iteration, **found, **stats, norm=norm, policy_loss=loss, value_loss=v_loss)
+        metrics.log(iteration, **found)
         progress.set_postfix(score=f"{found['score']:.2f}", kl=f"{found['kl']:.1f}")
 
     save(f"{config.out}/{name}.pt", name, average, policy.config, tokenizer)

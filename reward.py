@@ -23,7 +23,7 @@ from data.batches import by_length, collate, encode_example, encode_prompt
 from data.labelers import Biases, agreement, pool
 from data.utility import gold
 from data.world import demonstrations, prompts
-from model import GPT, Metrics, adamw, check, flags, load, load_gpt, load_weights, respond, run, save, set_lr, start
+from model import GPT, Metrics, check, flags, load, load_gpt, load_weights, muon_and_adamw, respond, run, save, set_lr, start
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class Config:
     agreement_bias: float = 0.3    # what labelers add when an answer agrees with a false premise
     confidence_bias: float = 0.0   # what labelers add when an answer invents something
     epochs: int = 1                # passes over the comparisons; paper 1
-    batch: int = 8                 # prompts a step, each with all its pairs; paper 64
-    lr: float = 1e-3               # peak learning rate; paper 9e-6
+    batch: int = 4                 # prompts a step, each with all its pairs; paper 64
+    lr: float = 1e-3               # peak learning rate (AdamW); paper 9e-6
+    muon_lr: float = 0.01          # peak learning rate of the blocks' matrices (Muon)
 
 
 # --- loss ------------------------------------------------------------------------------------------------------------
@@ -145,10 +146,10 @@ def pair_accuracy(predicted, truth):
             if value[i] > value[j]:
                 right += (guess[i] > guess[j]) + 0.5 * (guess[i] == guess[j])
                 pairs += 1
-    return right / pairs
+    return right / pairs if pairs else 0.5
 
 
-def report(model, tokenizer, records, judged, config, device):
+def report(model, tokenizer, records, judged, seen, config, device):
     """Held-out accuracy of the reward model and of two baselines, and how often labelers agree with each other."""
     rng, heldout = random.Random(config.seed), pool("held-out", biases(config))
     flat = iter(score_all(model, [(encode_prompt(tokenizer, r["prompt"]), ids) for r in records for ids in r["ids"]], device))
@@ -159,8 +160,8 @@ def report(model, tokenizer, records, judged, config, device):
     words = [[len(answer.split()) for answer, _ in answers] for _, answers in judged]
     return dict(accuracy_labels=pair_accuracy(scores, labels), accuracy_heldout_labelers=pair_accuracy(scores, others),
                 accuracy_gold=pair_accuracy(scores, truth), longer_wins=pair_accuracy(words, truth),
-                shorter_wins=1 - pair_accuracy(words, truth), agreement=agreement(pool("train", biases(config)), judged, rng),
-                agreement_heldout=agreement(heldout, judged, rng))
+                shorter_wins=1 - pair_accuracy(words, truth), agreement=agreement(pool("train", biases(config)), seen, rng),
+                agreement_heldout=agreement(heldout, seen, rng))
 
 
 def places(ranking):
@@ -183,14 +184,14 @@ def main():
     gpt, tokenizer = load_gpt(f"{config.out}/sft.pt", "python sft.py --stage sft", device)
     metrics = Metrics(config.out, "reward")
 
-    records, _ = collect(config, gpt, tokenizer, "train", config.prompts)
+    records, seen = collect(config, gpt, tokenizer, "train", config.prompts)
     heldout, judged = collect(config, gpt, tokenizer, "valid", config.heldout_prompts)
     path = f"{config.out}/comparisons.jsonl"
     comparisons.write(path, records + heldout)
     items = comparisons.read(path, tokenizer, gpt.config.block_size)["train"]
 
     model = RewardModel(gpt).to(device)                                                             # 3 fit
-    optimizer = adamw(model, config.lr)
+    optimizers = muon_and_adamw(model, config.muon_lr, config.lr)
     batches = [rows for _ in range(config.epochs) for rows in batches_of_prompts(items, config.batch, generator)]
     progress = tqdm(batches, desc="reward")
     for step, rows in enumerate(progress):
@@ -199,16 +200,18 @@ def main():
         loss = ranking_loss(scores)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        set_lr(optimizer, config.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * step / len(batches)))))
-        optimizer.step()
-        optimizer.zero_grad()
+        cosine = 0.1 + 0.45 * (1 + math.cos(math.pi * step / len(batches)))                         # to a tenth
+        for optimizer, peak in zip(optimizers, (config.muon_lr, config.lr)):
+            set_lr(optimizer, peak * cosine)
+            optimizer.step()
+            optimizer.zero_grad()
         metrics.log(step, loss=loss, norm=norm, accuracy=(scores[:, :1] > scores[:, 1:]).float().mean())
         progress.set_postfix(loss=f"{loss:.3f}")
 
     demos = [encode_example(tokenizer, prompt.text, answer) for prompt, answer in demonstrations(500, config.seed)]
     with torch.no_grad():                                                                           # 4 shift
         model.head.bias -= sum(score_all(model, demos, device)) / len(demos)
-    found = report(model, tokenizer, heldout, judged, config, device)
+    found = report(model, tokenizer, heldout, judged, (seen + judged)[-1500:], config, device)
     save(f"{config.out}/reward.pt", "reward", model, gpt.config, tokenizer)
     metrics.end(f"{config.out}/reward.pt: right on {found['accuracy_gold']:.1%} of truly ordered pairs, on "
                 f"{found['accuracy_labels']:.1%} of labels; labelers agree on {found['agreement']:.1%}", **found)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from data.batches import by_length, collate, encode_example, pack, windows
 from data.tokenizer import Tokenizer, train_ranks
 from data.world import demonstrations, documents, prompts
-from model import (GPT, GPTConfig, Metrics, adamw, check, flags, load_gpt, masked_mean, run, sample, save, set_lr, start,
+from model import (GPT, GPTConfig, Metrics, check, flags, load_gpt, masked_mean, muon_and_adamw, run, sample, save, set_lr, start,
                    token_logprobs)
 
 
@@ -35,10 +35,11 @@ class Config:
     documents: int = 8000          # documents of the small world
     steps: int = 620               # pretrain: optimiser steps
     pretrain_lr: float = 2e-3      # pretrain: peak learning rate of embeddings and vectors (AdamW)
-    muon_lr: float = 0.02          # pretrain: peak learning rate of the blocks' matrices (Muon)
+    pretrain_muon_lr: float = 0.02 # pretrain: peak learning rate of the blocks' matrices (Muon)
     demonstrations: int = 8000     # sft: demonstrations; paper 12,725
     epochs: int = 3                # sft: passes over them; paper 2 for the model that PPO starts from
-    lr: float = 3e-3               # sft: peak learning rate; paper 5e-6 to 1e-5
+    lr: float = 1e-3               # sft: peak learning rate (AdamW); paper 5e-6 to 1e-5
+    muon_lr: float = 0.005         # sft: peak learning rate (Muon)
     batch: int = 32                # sequences a step; paper 32
     mix: float = 0.1               # sft: batches of pretraining text per batch of demonstrations; paper 0.1
     weight_decay: float = 0.1      # AdamW
@@ -108,22 +109,20 @@ def few_shot_exact(model, tokenizer, n, seed):
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-def optimizers_and_schedule(config, model):
-    """-> optimisers, and the factor of their learning rates at a share of the way through, from 0 to 1."""
-    if config.stage == "sft":
-        cosine_to_a_tenth = lambda done: 0.1 + 0.45 * (1 + math.cos(math.pi * done))            # appendix C.1
-        return [adamw(model, config.lr, config.weight_decay)], cosine_to_a_tenth
-    # differs from the paper: Muon for the matrices of the blocks, because it halves the pretraining time
-    matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
-    muon = torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay)
-    adam = torch.optim.AdamW(others, lr=config.pretrain_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-    return [muon, adam], lambda done: min(1, 25 * done + 0.02, 2 * (1 - done))
+def schedule(stage, done):
+    """The factor of the learning rates when a share `done` of the steps is behind us."""
+    if stage == "pretrain":
+        return min(1, 0.02 + 25 * done, 2 * (1 - done))                # warm-up, constant, to 0 in the second half
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * done))                 # cosine to a tenth (appendix C.1)
 
 
 def main():
     config = flags(Config, __doc__)
     check(config.stage in ("pretrain", "sft"), f"--stage is pretrain or sft, not {config.stage}")
+    check(config.n_embd % config.n_head == 0 and config.n_embd % 2 == 0, f"--n-embd {config.n_embd} must be even and a multiple "
+          f"of --n-head {config.n_head}")
+    check(min(config.batch, config.documents, config.demonstrations, config.epochs, config.steps) > 0,
+          "--batch, --documents, --demonstrations, --epochs and --steps must be at least 1")
     device, generator = start(config.seed, config.device)
     metrics = Metrics(config.out, config.stage)
 
@@ -140,8 +139,8 @@ def main():
         batches = sft_batches(config, demos["train"], pack(tokenizer, text), generator)
         heldout = [collate(demos["valid"])]
 
-    optimizers, schedule = optimizers_and_schedule(config, model)
-    peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    peaks = (config.pretrain_muon_lr, config.pretrain_lr) if config.stage == "pretrain" else (config.muon_lr, config.lr)
+    optimizers = muon_and_adamw(model, *peaks, config.weight_decay)
     progress = tqdm(batches, desc=config.stage)
     for step, (tokens, mask) in enumerate(progress):
         tokens, mask = tokens.to(device), mask.to(device)
@@ -149,7 +148,7 @@ def main():
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, peak in zip(optimizers, peaks):
-            set_lr(optimizer, peak * schedule(step / len(batches)))
+            set_lr(optimizer, peak * schedule(config.stage, step / len(batches)))
             optimizer.step()
             optimizer.zero_grad()
         metrics.log(step, loss=loss, norm=norm)

@@ -1,7 +1,7 @@
 """Who judges: two groups of twenty simulated labelers, each with a taste of its own, biases and noise.
 
 A labeler sees the true utility through its taste (a weight for each term of the breakdown), its biases and fresh noise
-for every answer, and ranks by what it sees. The noise is set so that two training labelers agree on about 72.6 % of the
+for every answer, now and then does not read one, and ranks by what it sees. The rate of these lapses is set so that two training labelers agree on about 72.6 % of the
 pairs that the SFT model's answers make, and two held-out ones on about 77.3 % (arXiv 2203.02155, section 3.4).
 
     python -m data.labelers     a prompt, its answers, what they are worth, and how several labelers rank them
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from data.utility import TERMS, breakdown
 from data.world import demonstrate, prompts
 
-NOISE = {"train": 0.9, "held-out": 0.58}          # standard deviation, in units of utility
+NOISE = 0.4                                        # of every look at an answer: standard deviation, in units of utility
+LAPSE = {"train": 0.165, "held-out": 0.1}            # how often an answer is not read and gets any place
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,17 @@ class Biases:
 class Labeler:
     name: str
     taste: dict
-    noise: float
+    lapse: float
     biases: Biases
 
     def perceive(self, prompt, answer, ended, rng):
         """What this labeler believes the answer is worth; another look gives another number."""
+        if rng.random() < self.lapse:
+            return rng.uniform(-3, 4)
         terms = breakdown(prompt, answer, ended)
         bias = (self.biases.length * math.log(1 + len(answer.split())) - self.biases.agreement * terms["agrees"]
                 - self.biases.confidence * terms["invented"])
-        return sum(self.taste[t] * terms[t] for t in TERMS) + bias + rng.gauss(0, self.noise)
+        return sum(self.taste[t] * terms[t] for t in TERMS) + bias + rng.gauss(0, NOISE)
 
     def rank(self, prompt, answers, rng):
         """[(answer, ended)] -> indices, best first."""
@@ -49,7 +52,7 @@ class Labeler:
 def pool(group, biases=Biases(), n=20):
     """The n labelers of 'train' or 'held-out'. They differ in what they care about and in how careful they are."""
     rng = random.Random(f"labelers {group}")
-    return [Labeler(f"{group} {i}", {term: rng.uniform(0.5, 1.5) for term in TERMS}, NOISE[group] * rng.uniform(0.7, 1.3), biases)
+    return [Labeler(f"{group} {i}", {term: rng.uniform(0.5, 1.5) for term in TERMS}, LAPSE[group] * rng.uniform(0.5, 1.5), biases)
             for i in range(n)]
 
 
