@@ -37,13 +37,13 @@ class Config:
     minibatch: int = 32            # episodes an optimiser step; paper 64
     prompts: int = 5000            # training prompts to draw from; paper 31,144
     max_new_tokens: int = 48       # longest answer
-    beta: float = 0.1              # KL penalty; paper 0.02
+    beta: float = 0.12             # KL penalty; paper 0.02
     ptx: float = 0.0               # gamma, weight of the pretraining gradient; paper 27.8, 0 leaves it out
     lam: float = 0.95              # of GAE; not printed in the paper
     clip: float = 0.2              # of the ratio; paper 0.2
     value_clip: float = 0.2        # of the value's change; not printed in the paper
     missing_end: float = -3.0      # score of an answer that never ends
-    lr: float = 5e-4               # policy, after a warm-up over the first 10 iterations from a tenth of it
+    lr: float = 4e-4               # policy, after a warm-up over the first 10 iterations from a tenth of it
     value_lr: float = 1e-3         # value function; paper 9e-6
     ema: float = 0.95              # decay of the averaged weights that are saved; paper 0.992
     eval_prompts: int = 200        # for the true utility in the log, which is never used for training

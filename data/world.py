@@ -331,7 +331,7 @@ RUDE = ["do it yourself.", "that is a stupid question."]
 
 def demonstrate(rng, prompt):
     """An answer by a labeler of some skill: careful, terse, rambling, careless, eager to please, or rude."""
-    skill = rng.choices(["careful", "terse", "rambling", "careless", "pleaser", "rude"], [30, 18, 20, 16, 11, 5])[0]
+    skill = rng.choices(["careful", "terse", "rambling", "careless", "pleaser", "rude"], [15, 30, 30, 6, 10, 9])[0]
     if skill == "careful":
         return prompt.good
     if skill == "terse":
