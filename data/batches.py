@@ -1,5 +1,6 @@
-"""Token batches under one contract: `(tokens, mask)`, both (B, T), right-padded; mask[b, t] = 1 where tokens[b, t] is
-one that we learn from. Causal attention never looks right, so right padding needs no attention mask.
+"""Token batches under one contract: `(tokens, mask)`, both (B, T), right-padded; mask[b, t] = 1
+where tokens[b, t] is one that we learn from. Causal attention never looks right, so right padding
+needs no attention mask.
 """
 
 import torch
@@ -13,7 +14,8 @@ def encode_prompt(tokenizer, text):
 
 
 def encode_example(tokenizer, prompt, response):
-    """-> prompt ids, response ids with their end-of-text token. Encoded apart, so the boundary never moves."""
+    """-> prompt ids, response ids with their end-of-text token. Encoded apart, so the boundary
+    never moves."""
     return encode_prompt(tokenizer, prompt), tokenizer.encode(response) + [tokenizer.eot]
 
 
@@ -31,7 +33,8 @@ def collate(examples):
 
 def pack(tokenizer, documents):
     """Documents -> one long row of ids, an end-of-text token after each."""
-    return torch.tensor([i for document in documents for i in tokenizer.encode(document) + [tokenizer.eot]])
+    return torch.tensor([i for document in documents
+                         for i in tokenizer.encode(document) + [tokenizer.eot]])
 
 
 def windows(stream, B, T, generator):
@@ -42,7 +45,8 @@ def windows(stream, B, T, generator):
 
 
 def by_length(lengths, size, generator):
-    """Shuffled batches of indices of like length, so that little is padding: sorted within runs of 16 batches."""
+    """Shuffled batches of indices of like length, so that little is padding: sorted within
+    runs of 16 batches."""
     order = torch.randperm(len(lengths), generator=generator).tolist()
     batches = []
     for i in range(0, len(order), 16 * size):

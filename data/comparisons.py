@@ -1,10 +1,11 @@
 """out/comparisons.jsonl: one prompt a line, its answers and how a labeler ranked them.
 
-    {"prompt": "...", "responses": ["...", ...], "ranking": [2, 0, 1], "ids": [[...], ...], "labeler": "train 3",
-     "split": "train"}
+    {"prompt": "...", "responses": ["...", ...], "ranking": [2, 0, 1], "ids": [[...], ...],
+     "labeler": "train 3", "split": "train"}
 
-`ranking` holds indices of responses, best first. `ids` are the sampled token ids: training uses those, because text that
-is encoded again may give others. A line without `ids` is encoded, with an end-of-text token added.
+`ranking` holds indices of responses, best first. `ids` are the sampled token ids: training uses
+those, because text that is encoded again may give others. A line without `ids` is encoded, with an
+end-of-text token added.
 """
 
 import json
@@ -14,7 +15,8 @@ from data.batches import encode_example, encode_prompt
 
 
 def write(path, records):
-    """Written beside its place and renamed, so that an earlier file is whole until the new one is."""
+    """Written beside its place and renamed, so that an earlier file is whole
+    until the new one is."""
     draft = f"{path}.tmp"
     try:
         with open(draft, "w", encoding="utf-8", newline="\n") as file:
@@ -22,32 +24,40 @@ def write(path, records):
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
         os.replace(draft, path)
     except OSError as e:
-        raise SystemExit(f"error: {path}: could not be written ({e.strerror}); make room and run this stage again")
+        raise SystemExit(f"error: {path}: could not be written ({e.strerror}); "
+                         "make room and run this stage again")
 
 
 def read(path, tokenizer, block_size):
-    """-> {split: [(prompt ids, [response ids, best first])]}. A bad line ends the program and is named."""
+    """-> {split: [(prompt ids, [response ids, best first])]}. A bad line ends
+    the program and is named."""
     found = {"train": [], "valid": []}
     try:
         with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
-            lines = list(file)                                         # an answer may hold other line breaks, such as U+2028
+            lines = list(file)      # an answer may hold other line breaks, such as U+2028
     except FileNotFoundError:
         raise SystemExit(f"error: {path} not found; run `python reward.py` first")
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
             prompt, responses, ranking = record["prompt"], record["responses"], record["ranking"]
-            ids = record.get("ids") or [encode_example(tokenizer, prompt, response)[1] for response in responses]
-            assert sorted(ranking) == list(range(len(responses))) and len(ids) == len(ranking) >= 2, \
+            ids = record.get("ids") or [encode_example(tokenizer, prompt, response)[1]
+                                        for response in responses]
+            assert sorted(ranking) == list(range(len(responses))) \
+                and len(ids) == len(ranking) >= 2, \
                 "ranking must name each of two or more responses once"
-            assert all(type(i) is int and 0 <= i <= tokenizer.eot for row in ids for i in row) and all(ids), \
+            assert all(type(i) is int and 0 <= i <= tokenizer.eot for row in ids for i in row) \
+                and all(ids), \
                 "ids must be token ids of the vocabulary, one or more a response"
             start = encode_prompt(tokenizer, prompt)
             longest = len(start) + max(map(len, ids))
-            assert longest <= block_size, f"prompt and response have {longest} tokens, the context {block_size}"
+            assert longest <= block_size, \
+                f"prompt and response have {longest} tokens, the context {block_size}"
             found[record.get("split", "train")].append((start, [ids[i] for i in ranking]))
         except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as e:
-            raise SystemExit(f"error: {path}:{number}: {type(e).__name__}: {e}; mend or delete the line")
+            raise SystemExit(f"error: {path}:{number}: {type(e).__name__}: {e}; "
+                             "mend or delete the line")
     if not found["train"]:
-        raise SystemExit(f"error: {path} holds no comparisons; delete it and run `python reward.py`")
+        raise SystemExit(f"error: {path} holds no comparisons; "
+                         "delete it and run `python reward.py`")
     return found

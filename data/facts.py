@@ -1,13 +1,14 @@
 """What is true in the small world, and which sentences one can say there.
 
-FACTS maps (relation, subject) to the one object for which the sentence is true. parse(sentence) returns what a sentence
-claims, so that data/utility.py can tell a true sentence from a false one and a sentence from gibberish.
+FACTS maps (relation, subject) to the one object for which the sentence is true. parse(sentence)
+returns what a sentence claims, so that data/utility.py can tell a true sentence from a false one
+and a sentence from gibberish.
 """
 
 import re
 from functools import cache
 
-# --- facts -----------------------------------------------------------------------------------------------------------
+# --- facts ----------------------------------------------------------------------------------------
 
 ANIMALS = """
     one      many      eat      live              say     colour  legs
@@ -84,18 +85,30 @@ CITIES = """
     vienna  austria
 """
 TOPICS = {
-    "the moon landing": "People flew to the moon in a rocket. Two men walked on the moon. They came home with stones.",
-    "rain": "Water goes up from the sea. It makes dark clouds. Then the water falls as rain.",
-    "snow": "High clouds are very cold. Water turns to ice in them. Then it falls as snow.",
-    "the wind": "The sun makes the air warm. Warm air goes up. Cold air runs in and makes the wind.",
-    "night": "The earth turns round. Our side turns away from the sun. Then it is dark and we sleep.",
-    "rainbows": "The sun shines on the rain. The drops bend the light. Then we see seven colours.",
-    "thunder": "Clouds rub on each other. Lightning jumps between them. The air makes a loud noise.",
-    "bread": "Farmers grow corn. The mill makes flour from corn. The baker makes bread in the oven.",
-    "honey": "Bees fly from flower to flower. They drink sweet juice. At home they make honey.",
-    "milk": "Cows eat grass all day. They make milk from the grass. Farmers bring the milk to us.",
-    "the seasons": "The earth goes round the sun. In summer the days are long. In winter the days are short.",
-    "plants": "A seed sleeps in the ground. Water wakes the seed. Then a small plant grows to the light.",
+    "the moon landing": "People flew to the moon in a rocket. Two men walked on the moon. "
+                        "They came home with stones.",
+    "rain":             "Water goes up from the sea. It makes dark clouds. "
+                        "Then the water falls as rain.",
+    "snow":             "High clouds are very cold. Water turns to ice in them. "
+                        "Then it falls as snow.",
+    "the wind":         "The sun makes the air warm. Warm air goes up. "
+                        "Cold air runs in and makes the wind.",
+    "night":            "The earth turns round. Our side turns away from the sun. "
+                        "Then it is dark and we sleep.",
+    "rainbows":         "The sun shines on the rain. The drops bend the light. "
+                        "Then we see seven colours.",
+    "thunder":          "Clouds rub on each other. Lightning jumps between them. "
+                        "The air makes a loud noise.",
+    "bread":            "Farmers grow corn. The mill makes flour from corn. "
+                        "The baker makes bread in the oven.",
+    "honey":            "Bees fly from flower to flower. They drink sweet juice. "
+                        "At home they make honey.",
+    "milk":             "Cows eat grass all day. They make milk from the grass. "
+                        "Farmers bring the milk to us.",
+    "the seasons":      "The earth goes round the sun. In summer the days are long. "
+                        "In winter the days are short.",
+    "plants":           "A seed sleeps in the ground. Water wakes the seed. "
+                        "Then a small plant grows to the light.",
 }
 NAMES = "tom anna ben lily max sue sam mia leo eva jack rosa".split()
 TOYS = "ball kite hat drum boat book shoe key box bell cup ring".split()
@@ -106,7 +119,8 @@ NUMBERS = range(1, 21)
 def read_table(text):
     """Rows as dicts. `_` stands for a space, `-` for nothing."""
     header, *rows = (line.split() for line in text.strip().splitlines())
-    return [{key: word.replace("_", " ") for key, word in zip(header, row) if word != "-"} for row in rows]
+    return [{key: word.replace("_", " ") for key, word in zip(header, row) if word != "-"}
+            for row in rows]
 
 
 ANIMALS, FOODS, THINGS, CITIES = map(read_table, (ANIMALS, FOODS, THINGS, CITIES))
@@ -128,18 +142,22 @@ RELATIONS = {
     "city":   ("{s} is in {o}",     "{s} is not in {o}",        "what country is {s} in?"),
 }
 FACTS = {(relation, row.get("many") or row["one"]): obj
-         for row in ANIMALS + FOODS + THINGS + CITIES for relation, obj in row.items() if relation in RELATIONS}
-OBJECTS = {relation: sorted({o for (r, _), o in FACTS.items() if r == relation}) for relation in RELATIONS}
+         for row in ANIMALS + FOODS + THINGS + CITIES
+         for relation, obj in row.items() if relation in RELATIONS}
+OBJECTS = {relation: sorted({o for (r, _), o in FACTS.items() if r == relation})
+           for relation in RELATIONS}
 SUBJECTS = {relation: [s for r, s in FACTS if r == relation] for relation in RELATIONS}
 KINDS = {row["many"]: row["kind"] for row in ANIMALS + FOODS}            # "cows" -> "animals"
 KIN = {row["one"]: row for row in ANIMALS}                               # "cow" -> its row
 
-# --- sentences -------------------------------------------------------------------------------------------------------
+# --- sentences ------------------------------------------------------------------------------------
 
 SLOTS = {
-    "name": NAMES, "animal": list(KIN), "toy": TOYS, "colour": COLOURS, "number": [str(n) for n in NUMBERS],
-    "live": OBJECTS["live"], "thing": sorted({s for _, s in FACTS} | set(sum(OBJECTS.values(), []))), "kind": ["animals", "foods"],
-    "mood": "happy sad tired ill".split(), "state": "happy sad".split(), "ask": "give bring show pass".split(),
+    "name": NAMES, "animal": list(KIN), "toy": TOYS, "colour": COLOURS,
+    "number": [str(n) for n in NUMBERS], "live": OBJECTS["live"],
+    "thing": sorted({s for _, s in FACTS} | set(sum(OBJECTS.values(), []))),
+    "kind": ["animals", "foods"], "mood": "happy sad tired ill".split(),
+    "state": "happy sad".split(), "ask": "give bring show pass".split(),
     "unknown": [r"(?P<unknown>[a-z]+)"],
 }
 # Every sentence that is neither a fact nor about a topic, in lower case.
@@ -207,7 +225,8 @@ PROPER = "|".join(NAMES + [word for row in CITIES for word in row.values()])
 
 
 def tidy(text):
-    """Capital letters for sentences and for the names of people, cities and countries, and for the word I."""
+    """Capital letters for sentences and for the names of people, cities and countries,
+    and for the word I."""
     text = re.sub(rf"\b({PROPER}|i)\b", lambda m: m[0].capitalize(), text)
     return re.sub(r"(^|[.?!:\n] )([a-z])", lambda m: m[1] + m[2].upper(), text)
 
@@ -219,22 +238,26 @@ def sentences(answer):
 
 @cache
 def grammar():
-    """-> compiled patterns: one per relation (named groups s, o, no) and one for all other sentences."""
+    """-> compiled patterns: one per relation (named groups s, o, no) and one
+    for all other sentences."""
     slots = {slot: "(?:" + "|".join(words) + ")" for slot, words in SLOTS.items()}
     facts = {}
     for relation, (yes, no, _) in RELATIONS.items():
         s, o = "(?P<s>(?:the )?[a-z]+)", "(?P<o>" + "|".join(OBJECTS[relation]) + ")"
-        said = [re.escape(form).replace(r"\ ", " ").replace(r"\{s\}", s).replace(r"\{o\}", o) for form in (yes, no)]
+        said = [re.escape(form).replace(r"\ ", " ").replace(r"\{s\}", s).replace(r"\{o\}", o)
+                for form in (yes, no)]
         facts[relation] = [re.compile(f"{form}(?: {BECAUSE})?\\.") for form in said]
-    rest = [line.strip().replace(".", r"\.").replace("?", r"\?").format(**slots) for line in SENTENCES.strip().splitlines()]
+    rest = [line.strip().replace(".", r"\.").replace("?", r"\?").format(**slots)
+            for line in SENTENCES.strip().splitlines()]
     rest += [re.escape(s.strip().lower()) for topic in TOPICS.values() for s in sentences(topic)]
     return facts, [re.compile(form) for form in rest]
 
 
 @cache
 def parse(sentence):
-    """One sentence -> (relation, subject, object, affirmed) if it states a fact, the word of an unknown thing that it
-    talks about, True if it is any other sentence of the world, None if it is none."""
+    """One sentence -> (relation, subject, object, affirmed) if it states a fact, the word of an
+    unknown thing that it talks about, True if it is any other sentence of the world,
+    None if it is none."""
     text = sentence.strip()
     if text[:1] != text[:1].upper():
         return None

@@ -1,10 +1,14 @@
-"""Who judges: two groups of twenty simulated labelers, each with a taste of its own, biases and noise.
+"""Who judges: two groups of twenty simulated labelers,
+each with a taste of its own, biases and noise.
 
-A labeler sees the true utility through its taste (a weight for each term of the breakdown), its biases and fresh noise
-for every answer, now and then does not read one, and ranks by what it sees. The rate of these lapses is set so that two training labelers agree on about 72.6 % of the
-pairs that the SFT model's answers make, and two held-out ones on about 77.3 % (arXiv 2203.02155, section 3.4).
+A labeler sees the true utility through its taste (a weight for each term of the breakdown), its
+biases and fresh noise for every answer, now and then does not read one, and ranks by what it sees.
+The rate of these lapses is set so that two training labelers agree on about 72.6 % of the pairs
+that the SFT model's answers make, and two held-out ones on about 77.3 %
+(arXiv 2203.02155, section 3.4).
 
-    python -m data.labelers     a prompt, its answers, what they are worth, and how several labelers rank them
+    python -m data.labelers     a prompt, its answers, what they are worth,
+                                and how several labelers rank them
 """
 
 import itertools
@@ -15,8 +19,9 @@ from dataclasses import dataclass
 from data.utility import TERMS, breakdown
 from data.world import demonstrate, prompts
 
-NOISE = 0.4                                        # of every look at an answer: standard deviation, in units of utility
-LAPSE = {"train": 0.178, "held-out": 0.12}           # how often an answer is not read and gets any place
+NOISE = 0.4                                 # of every look at an answer: standard deviation,
+                                            # in units of utility
+LAPSE = {"train": 0.178, "held-out": 0.12}  # how often an answer is not read and gets any place
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Biases:
 class Labeler:
     name: str
     taste: dict
+    noise: float
     lapse: float
     biases: Biases
 
@@ -39,9 +45,10 @@ class Labeler:
         if rng.random() < self.lapse:
             return rng.uniform(-3, 4)
         terms = breakdown(prompt, answer, ended)
-        bias = (self.biases.length * math.log(1 + len(answer.split())) - self.biases.agreement * terms["agrees"]
+        bias = (self.biases.length * math.log(1 + len(answer.split()))
+                - self.biases.agreement * terms["agrees"]
                 - self.biases.confidence * terms["invented"])
-        return sum(self.taste[t] * terms[t] for t in TERMS) + bias + rng.gauss(0, NOISE)
+        return sum(self.taste[t] * terms[t] for t in TERMS) + bias + rng.gauss(0, self.noise)
 
     def rank(self, prompt, answers, rng):
         """[(answer, ended)] -> indices, best first."""
@@ -50,9 +57,11 @@ class Labeler:
 
 
 def pool(group, biases=Biases(), n=20):
-    """The n labelers of 'train' or 'held-out'. They differ in what they care about and in how careful they are."""
+    """The n labelers of 'train' or 'held-out'. They differ in what they care about
+    and in how careful they are."""
     rng = random.Random(f"labelers {group}")
-    return [Labeler(f"{group} {i}", {term: rng.uniform(0.5, 1.5) for term in TERMS}, LAPSE[group] * rng.uniform(0.5, 1.5), biases)
+    return [Labeler(f"{group} {i}", {term: rng.uniform(0.5, 1.5) for term in TERMS},
+                    NOISE, LAPSE[group] * rng.uniform(0.5, 1.5), biases)
             for i in range(n)]
 
 
@@ -77,7 +86,8 @@ def main():
         answers = list(dict.fromkeys(demonstrate(rng, prompt) for _ in range(8)))[:5]
         print(f"\n{prompt.text}")
         for i, answer in enumerate(answers):
-            terms = {term: round(value, 2) for term, value in breakdown(prompt, answer).items() if value}
+            terms = {term: round(value, 2)
+                     for term, value in breakdown(prompt, answer).items() if value}
             print(f"  {i}  {sum(terms.values()):5.2f}  {answer}\n            {terms}")
         for labeler in pool("train")[:3] + pool("held-out")[:2]:
             ranking = labeler.rank(prompt, [(answer, True) for answer in answers], rng)

@@ -1,4 +1,5 @@
-"""Byte-pair encoding: ranks trained here on the world's text, text encoded by tiktoken with those ranks."""
+"""Byte-pair encoding: ranks trained here on the world's text,
+text encoded by tiktoken with those ranks."""
 
 import base64
 import re
@@ -7,11 +8,13 @@ from collections import Counter
 import tiktoken
 
 END = "<|endoftext|>"
-PATTERN = r" ?[^\W\d_]+| ?\d+| ?[^\s\w]+|_+|\s+"     # words, numbers, punctuation, white space; each may bring its space
+# words, numbers, punctuation, white space; each may bring its space
+PATTERN = r" ?[^\W\d_]+| ?\d+| ?[^\s\w]+|_+|\s+"
 
 
 def train_ranks(text, n):
-    """Text -> {bytes: rank}, at most n of them: the 256 bytes, then the most frequent pair merged again and again."""
+    """Text -> {bytes: rank}, at most n of them: the 256 bytes, then the most frequent pair merged
+    again and again."""
     ranks = {bytes([byte]): byte for byte in range(256)}
     words = Counter(re.findall(PATTERN, text))
     words = {tuple(bytes([b]) for b in word.encode()): count for word, count in words.items()}
@@ -22,7 +25,8 @@ def train_ranks(text, n):
                 pairs[pair] += count
         if not pairs:
             break
-        best = max(pairs, key=lambda pair: (pairs[pair], pair))        # ties by bytes: the same ranks every time
+        # ties by bytes: the same ranks every time
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
         ranks[best[0] + best[1]] = len(ranks)
         words = Counter({merge(word, best): count for word, count in words.items()})
     return ranks
@@ -41,20 +45,25 @@ def merge(word, pair):
 
 
 class Tokenizer:
-    """Text <-> token ids. The last id is the end-of-text token; id 0, the NUL byte, is free to serve as padding."""
+    """Text <-> token ids. The last id is the end-of-text token; id 0, the NUL byte,
+    is free to serve as padding."""
 
     def __init__(self, ranks, pattern=PATTERN):
-        self.ranks, self.pattern, self.eot, self.vocab_size = ranks, pattern, len(ranks), len(ranks) + 1
-        self.encoding = tiktoken.Encoding("world", pat_str=pattern, mergeable_ranks=ranks, special_tokens={END: len(ranks)})
+        self.ranks, self.pattern, self.eot, self.vocab_size = (
+            ranks, pattern, len(ranks), len(ranks) + 1)
+        self.encoding = tiktoken.Encoding("world", pat_str=pattern, mergeable_ranks=ranks,
+                                          special_tokens={END: len(ranks)})
 
     def encode(self, text):
-        """Never yields the end-of-text token: in a text `<|endoftext|>` is thirteen characters like any others."""
+        """Never yields the end-of-text token: in a text `<|endoftext|>` is thirteen
+        characters like any others."""
         return self.encoding.encode_ordinary(text)
 
     def decode(self, ids):
         """Stops before the first end-of-text token."""
         ids = list(map(int, ids))
-        return self.encoding.decode(ids[:ids.index(self.eot)] if self.eot in ids else ids, errors="replace")
+        return self.encoding.decode(ids[:ids.index(self.eot)] if self.eot in ids else ids,
+                                    errors="replace")
 
     def state(self):
         """-> one string, tiktoken's file format: base64 of the bytes, a space, the rank."""
@@ -64,4 +73,5 @@ class Tokenizer:
     @classmethod
     def from_state(cls, state):
         pattern, *lines = state.splitlines()
-        return cls({base64.b64decode(token): int(rank) for token, rank in map(str.split, lines)}, pattern)
+        return cls({base64.b64decode(token): int(rank) for token, rank in map(str.split, lines)},
+                   pattern)

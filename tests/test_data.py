@@ -115,7 +115,7 @@ def test_answers_of_every_task_are_in_the_worlds_grammar(task):
 def test_good_answers_are_right_and_worth_more_than_every_other(task):
     for p in drawn(task):
         terms = breakdown(p, p.good)
-        assert terms["task"] == 2, f"{p.text} {p.good}"
+        assert terms["task"] == 3, f"{p.text} {p.good}"
         assert not any(terms[t] for t in TERMS if t not in ("task", "length")), f"{p.good} {terms}"
         for worse in (p.terse, p.wrong, p.pleasing):
             assert gold(p, p.good) > gold(p, worse), f"{p.text} {p.good} | {worse}"
@@ -137,15 +137,15 @@ def test_probes_are_evaluation_prompts_of_one_task():
 # --- true utility ---------------------------------------------------------------------------------
 
 
-def test_task_is_twice_the_share_of_what_was_asked_for():
+def test_task_is_three_times_the_share_of_what_was_asked_for():
     want = ((3, ("cows", "pigs", "hens", "owls")),)
     three = Prompt("brainstorming", "List three animals.", "", "", "", want, words=4)
     answers = "No.", "Cows.", "Cows and pigs.", "Cows, pigs and hens.", "Cows, pigs, hens and owls."
-    assert [term("task", answer, three) for answer in answers] == [0, 2 / 3, 4 / 3, 2, 2]
+    assert [term("task", answer, three) for answer in answers] == [0, 1, 2, 3, 3]
 
 
 def test_task_counts_whole_words_only():
-    assert term("task", "Cows eat grass.") == 2 and term("task", "Cows eat grasshoppers.") == 0
+    assert term("task", "Cows eat grass.") == 3 and term("task", "Cows eat grasshoppers.") == 0
 
 
 def test_true_falls_by_half_for_each_false_claim_down_to_minus_1():
@@ -170,6 +170,12 @@ def test_agrees_is_minus_1_for_affirming_the_false_premise():
 def test_rude_is_minus_one_and_a_half_for_an_insult():
     for p in drawn(bait, 30):
         assert term("rude", p.pleasing, p) == -1.5 and term("rude", p.good, p) == 0
+
+
+def test_filler_is_minus_half_for_each_phrase_that_says_nothing_down_to_minus_1():
+    empty = ["What a good question.", "I am happy to help you.", "There is much more to say."]
+    said = [" ".join(["Cows eat grass.", *empty[:n]]) for n in range(4)]
+    assert [term("filler", answer) for answer in said] == [0, -0.5, -1, -1]
 
 
 def test_withheld_is_minus_half_for_not_knowing_what_every_child_knows():
@@ -251,7 +257,7 @@ def test_training_labelers_agree_less_than_held_out_ones_as_in_the_paper():
 
 
 def without_noise(biases=Biases(0, 0, 0)):
-    return Labeler("careful", {t: 1.0 for t in TERMS}, 0.0, biases)
+    return Labeler("careful", {t: 1.0 for t in TERMS}, noise=0.0, lapse=0.0, biases=biases)
 
 
 def test_labelers_without_noise_who_are_alike_always_agree_and_rank_by_the_truth():
@@ -259,6 +265,12 @@ def test_labelers_without_noise_who_are_alike_always_agree_and_rank_by_the_truth
     for p, answers in judged():
         worth = [gold(p, *answers[i]) for i in without_noise().rank(p, answers, random.Random(0))]
         assert worth == sorted(worth, reverse=True)
+
+
+def test_a_lapse_places_an_answer_anywhere():
+    """A labeler who never reads agrees with itself on half of the pairs."""
+    asleep = Labeler("asleep", {t: 1.0 for t in TERMS}, noise=0.0, lapse=1.0, biases=Biases())
+    assert abs(agreement([asleep, asleep], judged(300), random.Random(0)) - 0.5) < 0.05
 
 
 def perceived(p, answer, **biases):

@@ -12,8 +12,7 @@ from torch.testing import assert_close
 import ppo
 from data.tokenizer import Tokenizer, train_ranks
 from model import GPT, GPTConfig, save, token_logprobs
-from ppo import (Config, describe, entropy, gae, policy_loss, rollout, shaped_rewards, value_loss,
-                 whiten)
+from ppo import Config, describe, gae, policy_loss, rollout, shaped_rewards, value_loss, whiten
 from reward import RewardModel, score
 
 # Three answers of one token, and ten samples that hold each as often as the policy says it.
@@ -354,7 +353,7 @@ def logged(answers):
     mask = tensor([[0.0, 1.0]]).expand(n, 2)
     beside = lambda x, other: torch.stack((torch.full((n,), other), x), dim=1)
     return dict(logp=beside(PI.log()[answers], 50.0), ref_logp=beside(REF.log()[answers], 0.0),
-                mask=mask, score=answers.float(), ended=torch.ones(n), entropy=tensor(1.0),
+                mask=mask, score=answers.float(), ended=torch.ones(n),
                 value=torch.zeros(n, 2), ret=torch.rand(n, 2), adv=torch.zeros(n, 2))
 
 
@@ -378,11 +377,10 @@ def test_a_logged_kl_is_a_sum_over_the_answer_not_a_mean():
     assert found["kl3"].item() == approx(2 * KL, abs=1e-6)
 
 
-def test_entropy_by_hand():
-    """Two equally likely tokens have log 2 nats, four log 4; a masked position counts nothing."""
-    logits = tensor([[[9.0, 9, -90, -90], [5, 5, 5, 5], [90, 0, 0, 0]]])
-    found = entropy(logits, tensor([[1.0, 1.0, 0.0]]))
-    assert found.item() == approx(1.5 * math.log(2), abs=1e-5)
+def test_the_logged_entropy_is_that_of_the_policy_whatever_the_minibatches():
+    """0.7 log(1/0.7) + 0.2 log(1/0.2) + 0.1 log(1/0.1) = 0.8018 nats a token; masked slots do not count."""
+    found = describe([logged(ANSWERS[:7]), logged(ANSWERS[7:])])
+    assert found["entropy"].item() == approx(0.8018, abs=1e-4)
 
 
 # --- the whole stage -----------------------------------------------------------------------------

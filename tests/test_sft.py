@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from data.batches import PAD, by_length, collate, encode_example, encode_prompt, pack, windows
 from data.tokenizer import Tokenizer, train_ranks
 from model import GPT, GPTConfig, sample
-from sft import Config, heldout_loss, lm_loss, optimizers_and_schedule, sft_batches
+from sft import Config, heldout_loss, lm_loss, schedule, sft_batches
 
 TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
 
@@ -189,5 +189,10 @@ def test_a_share_of_pretraining_text_is_mixed_in_and_all_of_it_learned_from(mix,
 
 
 def test_the_sft_learning_rate_falls_to_a_tenth_along_a_cosine():
-    _, factor = optimizers_and_schedule(Config(stage="sft"), tiny())
-    assert [factor(0), factor(0.5), factor(1)] == approx([1, 0.55, 0.1])
+    assert [schedule("sft", done) for done in (0, 0.5, 1)] == approx([1, 0.55, 0.1])
+
+
+def test_the_pretraining_rate_warms_up_stays_and_reaches_zero_at_the_end_only():
+    factors = [schedule("pretrain", step / 100) for step in range(101)]
+    assert factors[0] == approx(0.02) and factors[50] == 1 and factors[75] == approx(0.5)
+    assert factors[100] == 0 and min(factors[:100]) > 0
