@@ -1,7 +1,8 @@
 """The same objective in closed form: direct preference optimisation (arXiv 2305.18290).
 
-The optimum of step 3's objective is policy = ref * exp(score / beta) / Z (eq. 4), so score = beta log(policy / ref) plus a
-constant of the prompt (eq. 5). Put into the Bradley-Terry likelihood, the constant cancels: no reward model, no sampling.
+The optimum of step 3's objective is policy = ref * exp(score / beta) / Z (eq. 4), so
+score = beta log(policy / ref) plus a constant of the prompt (eq. 5). Put into the Bradley-Terry
+likelihood, the constant cancels: no reward model, no sampling.
 
     python dpo.py            out/sft.pt, out/comparisons.jsonl -> out/dpo.pt
 """
@@ -16,7 +17,8 @@ from data import comparisons
 from data.batches import by_length, collate
 from data.utility import mean_gold
 from data.world import prompts
-from model import Metrics, adamw, check, flags, load_gpt, respond, run, save, set_lr, start, token_logprobs
+from model import (Metrics, adamw, check, flags, load_gpt, respond, run, save, set_lr, start,
+                   token_logprobs)
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,14 @@ class Config:
     batch: int = 8                 # prompts a step, each with all its pairs; paper 64 pairs
     lr: float = 2e-4               # peak learning rate; paper 1e-6
     max_new_tokens: int = 48       # longest answer, for the true utility in the log
-    eval_prompts: int = 128        # for the true utility in the log, which is never used for training
+    eval_prompts: int = 128        # for the true utility in the log, never used for training
 
 
-# --- loss ------------------------------------------------------------------------------------------------------------
+# --- loss -----------------------------------------------------------------------------------------
 
 
 def sequence_logprob(model, tokens, mask):
-    """log pi(response | prompt), a sum over the response's tokens, not a mean. (B, T), (B, T) -> (B,)"""
+    """log pi(response | prompt), the sum over its tokens, not the mean. (B, T), (B, T) -> (B,)"""
     return (token_logprobs(model(tokens), tokens) * mask[:, 1:]).sum(dim=1)
 
 
@@ -46,16 +48,17 @@ def dpo_loss(pi_w, pi_l, ref_w, ref_l, beta):
     chosen, rejected = beta * (pi_w - ref_w), beta * (pi_l - ref_l)    # implicit rewards (eq. 5)
     margin = chosen - rejected
     right = (margin > 0).float() + 0.5 * (margin == 0).float()         # a tie counts half
-    stats = dict(accuracy=right.mean(), margin=margin.mean(), chosen=(pi_w - ref_w).mean(), rejected=(pi_l - ref_l).mean())
+    stats = dict(accuracy=right.mean(), margin=margin.mean(),
+                 chosen=(pi_w - ref_w).mean(), rejected=(pi_l - ref_l).mean())
     return -F.logsigmoid(margin).mean(), {key: value.detach() for key, value in stats.items()}
 
 
-# --- pairs -----------------------------------------------------------------------------------------------------------
+# --- pairs ----------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def reference_logprobs(ref, items, device, batch=128):
-    """log ref(response | prompt) of every response, computed once. -> a list of (K,) tensors, best first"""
+    """log ref(response | prompt) of every response, once. -> a list of (K,) tensors, best first"""
     flat = [(prompt, response) for prompt, responses in items for response in responses]
     order = sorted(range(len(flat)), key=lambda i: sum(map(len, flat[i])))
     logp = torch.zeros(len(flat), device=device)
@@ -66,7 +69,10 @@ def reference_logprobs(ref, items, device, batch=128):
 
 
 def pairs(counts):
-    """Index pairs (better, worse) into the flattened responses of a few prompts, `counts` responses each, best first."""
+    """Index pairs (better, worse) into the flattened responses of a few prompts.
+
+    counts: the number of responses of each prompt, which stand best first.
+    """
     found, first = [], 0
     for k in counts:
         found.append(first + torch.combinations(torch.arange(k), 2))
@@ -77,12 +83,13 @@ def pairs(counts):
 def loss_of(model, items, ref_logp, rows, beta, device):
     """K forward passes a prompt, all of its C(K,2) pairs."""
     tokens, mask = collate([(items[i][0], response) for i in rows for response in items[i][1]])
-    pi, ref = sequence_logprob(model, tokens.to(device), mask.to(device)), torch.cat([ref_logp[i] for i in rows])
+    pi, ref = (sequence_logprob(model, tokens.to(device), mask.to(device)),
+               torch.cat([ref_logp[i] for i in rows]))
     better, worse = pairs([len(items[i][1]) for i in rows])
     return dpo_loss(pi[better], pi[worse], ref[better], ref[worse], beta)
 
 
-# --- main ------------------------------------------------------------------------------------------------------------
+# --- main -----------------------------------------------------------------------------------------
 
 
 def main():
@@ -97,7 +104,8 @@ def main():
 
     optimizer = adamw(model, config.lr)
     lengths = [len(prompt) + max(map(len, responses)) for prompt, responses in items["train"]]
-    batches = [rows for _ in range(config.epochs) for rows in by_length(lengths, config.batch, generator)]
+    batches = [rows for _ in range(config.epochs)
+               for rows in by_length(lengths, config.batch, generator)]
     progress = tqdm(batches, desc="dpo")
     for step, rows in enumerate(progress):
         loss, stats = loss_of(model, items["train"], ref_logp["train"], rows, config.beta, device)
@@ -108,15 +116,18 @@ def main():
         optimizer.zero_grad()
         if step % 50 == 49 or step + 1 == len(batches):
             answers = respond(model, tokenizer, [p.text for p in watched], config.max_new_tokens)
-            stats["gold"] = mean_gold(watched, answers, tokenizer)     # only for the log, never for training
+            stats["gold"] = mean_gold(watched, answers, tokenizer)  # for the log, not for training
         metrics.log(step, loss=loss, norm=norm, **stats)
         progress.set_postfix(loss=f"{loss:.3f}", accuracy=f"{stats['accuracy']:.2f}")
 
     with torch.no_grad():
-        heldout = [loss_of(model, items["valid"], ref_logp["valid"], [i], config.beta, device) for i in range(len(items["valid"]))]
-    loss, accuracy = (sum(values) / len(values) for values in zip(*((l.item(), s["accuracy"].item()) for l, s in heldout)))
+        heldout = [loss_of(model, items["valid"], ref_logp["valid"], [i], config.beta, device)
+                   for i in range(len(items["valid"]))]
+    loss, accuracy = (sum(values) / len(values) for values in
+                      zip(*((l.item(), s["accuracy"].item()) for l, s in heldout)))
     save(f"{config.out}/dpo.pt", "dpo", model, model.config, tokenizer)
-    metrics.end(f"{config.out}/dpo.pt: held-out accuracy {accuracy:.1%}, true utility {stats['gold']:.2f}",
+    metrics.end(f"{config.out}/dpo.pt: held-out accuracy {accuracy:.1%}, "
+                f"true utility {stats['gold']:.2f}",
                 heldout_accuracy=accuracy, heldout_loss=loss)
 
 

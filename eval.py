@@ -1,7 +1,8 @@
-"""Section 4 of the paper in small: what each model does, by a true utility that no training saw, and by held-out labelers.
+"""Section 4 of the paper in small: each model by a utility no training saw and held-out labelers.
 
-Every checkpoint answers the same evaluation prompts at temperature 1; the base model is also tried on a few-shot page, the
-paper's "GPT-3 prompted". Prints one table with 95 % intervals and five prompts answered by every model.
+Every checkpoint answers the same evaluation prompts at temperature 1; the base model is also tried
+on a few-shot page, the paper's "GPT-3 prompted". Prints one table with 95 % intervals and five
+prompts answered by every model.
 
     python eval.py        out/*.pt -> out/results.json and, with matplotlib, out/figures/*.png
 """
@@ -19,14 +20,16 @@ from tqdm import tqdm
 from data.batches import collate, encode_prompt, pack, windows
 from data.labelers import pool
 from data.utility import breakdown, gold
-from data.world import MOON, documents, lists_prompts, opinion, probes, prompts, unknown_question, why_question
+from data.world import (MOON, documents, lists_prompts, opinion, probes, prompts, unknown_question,
+                        why_question)
 from dpo import sequence_logprob
 from model import check, flags, load_gpt, respond, run, start
 from sft import few_shot_answers, few_shot_exact, heldout_loss
 
-MODELS = {"base": "python sft.py --stage pretrain", "sft": "python sft.py --stage sft", "ppo": "python ppo.py",
-          "ppo_ptx": "python ppo.py --ptx 1", "dpo": "python dpo.py"}
-COLUMNS = ("gold win_gold win_labelers kl length ended truthful invented agrees_with_false rude lists_prompts lm_loss few_shot").split()
+MODELS = {"base": "python sft.py --stage pretrain", "sft": "python sft.py --stage sft",
+          "ppo": "python ppo.py", "ppo_ptx": "python ppo.py --ptx 1", "dpo": "python dpo.py"}
+COLUMNS = ("gold win_gold win_labelers kl length ended truthful invented agrees_with_false rude "
+           "lists_prompts lm_loss few_shot").split()
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,10 @@ class Config:
     prompts: int = 600             # evaluation prompts
     probes: int = 150              # further prompts about unknown things and with false premises
     max_new_tokens: int = 48       # longest answer
-    seeds: str = ""                # folders, "out-0,out-1,out-2": only print mean and spread of their results.json
+    seeds: str = ""                # folders, "out-0,out-1": only print mean and spread over them
 
 
-# --- measures --------------------------------------------------------------------------------------------------------
+# --- measures -------------------------------------------------------------------------------------
 
 
 def mean(values):
@@ -60,23 +63,28 @@ def judged_wins(asked, ours, theirs, seed):
     """The same by one held-out labeler a prompt, who sees both answers; equal answers are a tie."""
     rng, labelers = random.Random(f"judge {seed}"), pool("held-out")
     judges = [rng.choice(labelers) for _ in asked]
-    return [0.5 if a == b else float(judge.rank(p, [a, b], rng)[0] == 0) for judge, p, a, b in zip(judges, asked, ours, theirs)]
+    return [0.5 if a == b else float(judge.rank(p, [a, b], rng)[0] == 0)
+            for judge, p, a, b in zip(judges, asked, ours, theirs)]
 
 
 @torch.no_grad()
 def kl_to(ref, model, tokenizer, asked, responses, device, batch=128):
     """y ~ model, so the mean of log model(y) - log ref(y) is KL(model || ref), nats a response."""
-    examples = sorted(((encode_prompt(tokenizer, p.text), ids) for p, ids in zip(asked, responses)), key=lambda e: len(e[0] + e[1]))
+    examples = sorted(((encode_prompt(tokenizer, p.text), ids) for p, ids in zip(asked, responses)),
+                      key=lambda e: len(e[0] + e[1]))
     differences = []
     for rows in (examples[i:i + batch] for i in range(0, len(examples), batch)):
         tokens, mask = (x.to(device) for x in collate(rows))
-        differences += (sequence_logprob(model, tokens, mask) - sequence_logprob(ref, tokens, mask)).tolist()
+        differences += (sequence_logprob(model, tokens, mask)
+                        - sequence_logprob(ref, tokens, mask)).tolist()
     return mean(differences)
 
 
 def behaviour(asked, answers, n):
-    """Measures of [(answer, ended)] that need no other model; the first n prompts are the evaluation prompts, the rest
-    are probes. -> {name: (mean, half interval)}"""
+    """Measures of [(answer, ended)] that need no other model. -> {name: (mean, half interval)}
+
+    The first n prompts are the evaluation prompts, the rest are probes.
+    """
     terms = [breakdown(p, *a) for p, a in zip(asked, answers)]
     return {
         "gold": mean(sum(t.values()) for t in terms[:n]),
@@ -89,7 +97,7 @@ def behaviour(asked, answers, n):
     }
 
 
-# --- output ----------------------------------------------------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------------------
 
 
 def last_line(path):
@@ -104,7 +112,9 @@ def print_table(found):
     print("\n" + "model".ljust(14) + "".join(c.replace("_with_false", "").rjust(15) for c in shown))
     for name, row in found.items():
         cells = (row.get(c) for c in shown)
-        print(name.ljust(14) + "".join(("-" if c is None else f"{c[0]:.2f} +- {c[1]:.2f}" if c[1] else f"{c[0]:.2f}").rjust(15) for c in cells))
+        print(name.ljust(14) + "".join(
+            ("-" if c is None else f"{c[0]:.2f} +- {c[1]:.2f}" if c[1] else f"{c[0]:.2f}").rjust(15)
+            for c in cells))
 
 
 def print_samples(asked, answers, n=5):
@@ -120,19 +130,21 @@ def print_seeds(folders):
     runs = [json.loads((Path(folder) / "results.json").read_text()) for folder in folders]
     spread = lambda values: f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
     print(f"| {len(runs)} seeds | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (len(COLUMNS) + 1))
-    for name in [name for name in ("base", "base_few_shot", "sft", "ppo", "ppo_ptx", "dpo") if name in runs[0]]:
+    for name in [name for name in ("base", "base_few_shot", "sft", "ppo", "ppo_ptx", "dpo")
+                 if name in runs[0]]:
         cells = [[run[name][c] for run in runs] if c in runs[0][name] else None for c in COLUMNS]
         print(f"| {name} | " + " | ".join(spread(cell) if cell else "" for cell in cells) + " |")
     for key in runs[0]["rm"]:
         print(f"reward model, {key}: {spread([run['rm'][key] for run in runs])}")
-    print("seconds:", {stage: round(statistics.mean(run["seconds"][stage] for run in runs)) for stage in runs[0]["seconds"]})
+    print("seconds:", {stage: round(statistics.mean(run["seconds"][stage] for run in runs))
+                       for stage in runs[0]["seconds"]})
 
 
-# --- figures ---------------------------------------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------
 
 
 def figures(out, found):
-    """Learning curves, the true utility and the reward model's score along the PPO run, win rates."""
+    """Learning curves, true utility and the reward model's score along the PPO run, win rates."""
     try:
         import matplotlib
     except ImportError:
@@ -142,14 +154,16 @@ def figures(out, found):
     from matplotlib import pyplot as plt
     folder = Path(out) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    logs = {path.stem: [json.loads(line) for line in path.read_text().splitlines()] for path in (Path(out) / "metrics").glob("*.jsonl")}
+    logs = {path.stem: [json.loads(line) for line in path.read_text().splitlines()]
+            for path in (Path(out) / "metrics").glob("*.jsonl")}
     logs = {stage: [line for line in lines if line["step"] >= 0] for stage, lines in logs.items()}
 
     stages = [s for s in ("pretrain", "sft", "reward", "ppo", "ppo_ptx", "dpo") if s in logs]
     figure, axes = plt.subplots(1, len(stages), figsize=(3 * len(stages), 2.6), squeeze=False)
     for axis, stage in zip(axes[0], stages):
         key = "score" if stage.startswith("ppo") else "loss"
-        axis.plot([line["step"] for line in logs[stage]], [line[key] for line in logs[stage]], linewidth=1)
+        axis.plot([line["step"] for line in logs[stage]], [line[key] for line in logs[stage]],
+                  linewidth=1)
         axis.set(title=stage, xlabel="step", ylabel=key)
     figure.tight_layout()
     figure.savefig(folder / "learning_curves.png", dpi=120)
@@ -157,8 +171,10 @@ def figures(out, found):
     if "ppo" in logs:
         figure, axis = plt.subplots(figsize=(5, 3.4))
         measured = [line for line in logs["ppo"] if "gold" in line]
-        axis.plot([math.sqrt(max(0, line["kl"])) for line in logs["ppo"]], [line["score"] for line in logs["ppo"]], ".", label="reward model score")
-        axis.plot([math.sqrt(max(0, line["kl"])) for line in measured], [line["gold"] for line in measured], "o-", label="true utility")
+        axis.plot([math.sqrt(max(0, line["kl"])) for line in logs["ppo"]],
+                  [line["score"] for line in logs["ppo"]], ".", label="reward model score")
+        axis.plot([math.sqrt(max(0, line["kl"])) for line in measured],
+                  [line["gold"] for line in measured], "o-", label="true utility")
         axis.set(xlabel="square root of the KL to SFT (nats)", title="PPO")
         axis.legend()
         figure.tight_layout()
@@ -168,7 +184,8 @@ def figures(out, found):
     names = [name for name in found if name != "sft"]
     for offset, key in ((-0.2, "win_gold"), (0.2, "win_labelers")):
         axis.bar([i + offset for i in range(len(names))], [found[n][key][0] for n in names], 0.38,
-                 yerr=[found[n][key][1] for n in names], label={"win_gold": "true utility", "win_labelers": "held-out labelers"}[key])
+                 yerr=[found[n][key][1] for n in names],
+                 label={"win_gold": "true utility", "win_labelers": "held-out labelers"}[key])
     axis.axhline(0.5, color="grey", linewidth=0.8)
     axis.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
     axis.set(ylabel="win rate against SFT", ylim=(0, 1))
@@ -177,14 +194,15 @@ def figures(out, found):
     figure.savefig(folder / "win_rates.png", dpi=120)
 
 
-# --- main ------------------------------------------------------------------------------------------------------------
+# --- main -----------------------------------------------------------------------------------------
 
 
 def main():
     config = flags(Config, __doc__)
     if config.seeds:
         return print_seeds(config.seeds.split(","))
-    check(config.prompts >= 5 and config.probes >= 1, "--prompts must be at least 5 and --probes at least 1")
+    check(config.prompts >= 5 and config.probes >= 1,
+          "--prompts must be at least 5 and --probes at least 1")
     device, _ = start(config.seed, config.device)
     out = Path(config.out)
     sft, tokenizer = load_gpt(out / "sft.pt", MODELS["sft"], device)
@@ -192,34 +210,45 @@ def main():
     for task in (unknown_question, why_question, opinion):
         asked += [p for p in probes(task, config.probes, config.seed) if p.unknown or p.premise]
     n, texts = config.prompts, [p.text for p in asked]
-    text = [windows(pack(tokenizer, documents(200, "held-out")), 64, sft.config.block_size, torch.Generator().manual_seed(0))]
+    text = [windows(pack(tokenizer, documents(200, "held-out")), 64, sft.config.block_size,
+                    torch.Generator().manual_seed(0))]
 
-    models = {name: load_gpt(out / f"{name}.pt", made_by, device)[0] for name, made_by in MODELS.items() if (out / f"{name}.pt").is_file()}
+    models = {name: load_gpt(out / f"{name}.pt", made_by, device)[0]
+              for name, made_by in MODELS.items() if (out / f"{name}.pt").is_file()}
     answers, found = {}, {}
     for name, model in tqdm(models.items(), desc="eval"):
         generator = torch.Generator(device).manual_seed(config.seed)
         if name == "base":
-            answers["base_few_shot"] = few_shot_answers(model, tokenizer, texts, config.max_new_tokens, 1.0, generator)
+            answers["base_few_shot"] = few_shot_answers(model, tokenizer, texts,
+                                                        config.max_new_tokens, 1.0, generator)
         ids = respond(model, tokenizer, texts, config.max_new_tokens, generator=generator)
         answers[name] = [(tokenizer.decode(row), row[-1] == tokenizer.eot) for row in ids]
-        found[name] = dict(length=mean(map(len, ids[:n])), kl=kl_to(sft, model, tokenizer, asked[:n], ids[:n], device),
+        found[name] = dict(length=mean(map(len, ids[:n])),
+                           kl=kl_to(sft, model, tokenizer, asked[:n], ids[:n], device),
                            lm_loss=(heldout_loss(model, text, device), 0.0),
                            few_shot=(few_shot_exact(model, tokenizer, 200, config.seed), 0.0))
-    utility = {name: [gold(p, *a) for p, a in zip(asked[:n], given)] for name, given in answers.items()}
+    utility = {name: [gold(p, *a) for p, a in zip(asked[:n], given)]
+               for name, given in answers.items()}
     table = {}
-    for name in sorted(answers, key=lambda name: [*MODELS, name].index(name) if name in MODELS else 0.5):
+    for name in sorted(
+            answers, key=lambda name: [*MODELS, name].index(name) if name in MODELS else 0.5):
         wins_gold = wins(utility[name], utility["sft"])
         labelers = judged_wins(asked[:n], answers[name], answers["sft"], config.seed)
-        table[name] = found.get(name, {}) | behaviour(asked, answers[name], n) | dict(win_gold=mean(wins_gold), win_labelers=mean(labelers))
+        table[name] = (found.get(name, {}) | behaviour(asked, answers[name], n)
+                       | dict(win_gold=mean(wins_gold), win_labelers=mean(labelers)))
 
     print_table(table)
     print_samples(asked, answers)
     closing = {path.stem: last_line(path) for path in (out / "metrics").glob("*.jsonl")}
     results = {name: {key: value[0] for key, value in row.items()} for name, row in table.items()}
-    results |= {"intervals": {name: {key: value[1] for key, value in row.items()} for name, row in table.items()},
-                "rm": {key: value for key, value in closing.get("reward", {}).items() if key.startswith(("accuracy", "agreement"))},
-                "seconds": {stage: line["seconds"] for stage, line in closing.items() if "seconds" in line},
-                "seed": config.seed, "device": str(device), "parameters": sum(p.numel() for p in sft.parameters())}
+    results |= {"intervals": {name: {key: value[1] for key, value in row.items()}
+                              for name, row in table.items()},
+                "rm": {key: value for key, value in closing.get("reward", {}).items()
+                       if key.startswith(("accuracy", "agreement"))},
+                "seconds": {stage: line["seconds"] for stage, line in closing.items()
+                            if "seconds" in line},
+                "seed": config.seed, "device": str(device),
+                "parameters": sum(p.numel() for p in sft.parameters())}
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     figures(out, table)
 

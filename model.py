@@ -1,13 +1,13 @@
 """The policy pi(y|x): a small GPT-2, its log-probs, and how to sample from it.
 
-The network of Radford et al. (2019) as in the paper's lineage: pre-norm blocks, learned positions, tanh GELU, tied
-embeddings, GPT-2's parameter names. Every later stage starts from this file.
+The network of Radford et al. (2019) as in the paper's lineage: pre-norm blocks, learned positions,
+tanh GELU, tied embeddings, GPT-2's parameter names. Every later stage starts from this file.
 
     python model.py out/ppo.pt                       a small chat
     python model.py out/ppo.pt --prompt "..."        one answer
 
-Shapes everywhere: B batch, T tokens, C channels, H heads, D head size, V vocabulary, K answers a prompt. Arrays about
-actions are (B, T-1): index t speaks about tokens[:, t+1].
+Shapes everywhere: B batch, T tokens, C channels, H heads, D head size, V vocabulary, K answers a
+prompt. Arrays about actions are (B, T-1): index t speaks about tokens[:, t+1].
 """
 
 import argparse
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from data.batches import PAD, encode_prompt
 from data.tokenizer import Tokenizer
 
-# --- network ---------------------------------------------------------------------------------------------------------
+# --- network --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,21 @@ class Attention(nn.Module):
         self.register_buffer("future", future, persistent=False)
 
     def forward(self, x, cache=None, start=0):
-        """softmax(q k^T / sqrt(D) + causal mask) v. x holds the positions from `start` on; (B, T, C) -> (B, T, C).
+        """softmax(q k^T / sqrt(D) + causal mask) v. (B, T, C) -> (B, T, C)
 
-        cache is a pair (keys, values) of shape (B, H, block_size, D), written in place; None in training.
+        x holds the positions from `start` on. cache is a pair (keys, values) of shape
+        (B, H, block_size, D), written in place; None in training.
         """
         B, T, C = x.shape
         stop = start + T
-        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)      # each (B, H, T, D)
+        # q, k, v are (B, H, T, D) each
+        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)
         if cache is not None:
             for kept, new in zip(cache, (k, v)):
                 kept[:, :, start:stop] = new
             k, v = (kept[:, :, :stop] for kept in cache)
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1) + self.future[start:stop, :stop]
-        weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)              # (B, H, T, stop)
+        weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)  # (B, H, T, stop)
         y = (weights @ v).transpose(1, 2).reshape(B, T, C)
         return F.dropout(self.c_proj(y), self.dropout, self.training)
 
@@ -106,16 +108,16 @@ class GPT(nn.Module):
         self.apply(self.init)
 
     def init(self, module):
-        """GPT-2's, but wider matrices for so narrow a network, and positions that start as sines and cosines."""
+        """GPT-2's, but wider matrices for so narrow a network, and positions start as sinusoids."""
         C, T, L = self.config.n_embd, self.config.block_size, self.config.n_layer
         if isinstance(module, nn.Linear) and module is not self.lm_head:
             nn.init.normal_(module.weight, std=0.8 / math.sqrt(C))
             nn.init.zeros_(module.bias)
         if isinstance(module, (Attention, MLP)):
-            module.c_proj.weight.data.div_(math.sqrt(2 * L))          # residual projections are scaled down
+            module.c_proj.weight.data.div_(math.sqrt(2 * L))  # residual projections are scaled down
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.1)
-        if module is self:                                            # differs from the paper: learned, but from here on
+        if module is self:  # differs from the paper: learned, but from here on
             angle = torch.arange(T)[:, None] * torch.exp(-math.log(T) * torch.arange(0, C, 2) / C)
             waves = torch.stack((angle.sin(), angle.cos()), dim=-1).view(T, C)
             self.transformer.wpe.weight.data.copy_(0.1 * waves)
@@ -124,7 +126,8 @@ class GPT(nn.Module):
         """(B, T) -> (B, T, C), after the final layer norm."""
         net = self.transformer
         stop = start + tokens.shape[1]
-        assert stop <= self.config.block_size, f"{stop} tokens do not fit a context of {self.config.block_size}"
+        assert stop <= self.config.block_size, (
+            f"{stop} tokens do not fit a context of {self.config.block_size}")
         x = net.wte(tokens) + net.wpe.weight[start:stop]
         x = F.dropout(x, self.config.dropout, self.training)
         for i, block in enumerate(net.h):
@@ -136,12 +139,13 @@ class GPT(nn.Module):
         return self.lm_head(self.hidden(tokens))
 
 
-# --- log-probs -------------------------------------------------------------------------------------------------------
+# --- log-probs ------------------------------------------------------------------------------------
 
 
 def token_logprobs(logits, tokens):
-    """log pi(token t+1 | tokens up to t). (B, T, V), (B, T) -> (B, T-1). The only place that shifts by one."""
-    assert logits.shape[:2] == tokens.shape, f"logits {tuple(logits.shape)} for tokens {tuple(tokens.shape)}"
+    """log pi(token t+1 | tokens up to t), the only shift by one. (B, T, V), (B, T) -> (B, T-1)"""
+    assert logits.shape[:2] == tokens.shape, (
+        f"logits {tuple(logits.shape)} for tokens {tuple(tokens.shape)}")
     logp = logits[:, :-1].float().log_softmax(dim=-1)
     return logp.gather(-1, tokens[:, 1:, None]).squeeze(-1)
 
@@ -152,30 +156,33 @@ def masked_mean(x, mask):
     return (x * mask).sum() / mask.sum()
 
 
-# --- sampling --------------------------------------------------------------------------------------------------------
+# --- sampling -------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None, generator=None):
-    """Continues each prompt (a list of ids) until eos or max_new_tokens. -> tokens, mask (B, T) under the contract.
+    """Continues each prompt (a list of ids) until eos or max_new_tokens.
 
-    All rows share a position, which starts at the end of the shortest prompt; a longer prompt keeps its own tokens.
-    Rows that have finished leave the batch. temperature 0 takes the most probable token.
+    -> tokens, mask (B, T) under the contract. All rows share a position, which starts at the end of
+    the shortest prompt; a longer prompt keeps its own tokens. Rows that have finished leave the
+    batch. temperature 0 takes the most probable token.
     """
     device, config = model.lm_head.weight.device, model.config
     lengths = torch.tensor([len(prompt) for prompt in prompts])
-    assert 0 < lengths.min() and lengths.max() < config.block_size, f"prompts of {lengths.min()} to {lengths.max()} tokens"
+    assert 0 < lengths.min() and lengths.max() < config.block_size, (
+        f"prompts of {lengths.min()} to {lengths.max()} tokens")
     total = int(min(lengths.max() + max_new_tokens, config.block_size))
     tokens = torch.full((len(prompts), total), PAD)
     for row, prompt in zip(tokens, prompts):
         row[:len(prompt)] = torch.tensor(prompt)
-    tokens, first = tokens.to(device), lengths.to(device)             # first[b]: where row b's response begins
-    stop = (first + max_new_tokens).clamp(max=total)                  # stop[b]: where it ends, unless eos comes before
-    alive = torch.arange(len(prompts), device=device)                 # rows still in the batch
-    cache = torch.empty(config.n_layer, 2, len(prompts), config.n_head, total, config.n_embd // config.n_head, device=device)
+    tokens, first = tokens.to(device), lengths.to(device)  # first[b]: where row b's response begins
+    stop = (first + max_new_tokens).clamp(max=total)       # stop[b]: where it ends without eos
+    alive = torch.arange(len(prompts), device=device)      # rows still in the batch
+    cache = torch.empty(config.n_layer, 2, len(prompts), config.n_head, total,
+                        config.n_embd // config.n_head, device=device)
 
     start = 0
-    for t in range(int(lengths.min()), total):                        # the position that gets its token now
+    for t in range(int(lengths.min()), total):             # the position that gets its token now
         hidden = model.hidden(tokens[alive, start:t], cache, start)
         picked = pick(model.lm_head(hidden[:, -1]).float(), temperature, generator)
         own, ends = t < first[alive], picked == eos
@@ -184,7 +191,7 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None, generator=
         start, going = t, stop[alive] > t + 1
         if not going.any():
             break
-        if going.sum() < 0.8 * len(alive):                            # dropping a row copies the cache: not for each
+        if going.sum() < 0.8 * len(alive):                 # copies the cache: not for each row
             alive, cache = alive[going], cache[:, :, going]
     tokens, position = tokens[:, :stop.max()], torch.arange(int(stop.max()), device=device)
     mask = (position >= first[:, None]) & (position < stop[:, None])
@@ -192,7 +199,7 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None, generator=
 
 
 def pick(logits, temperature, generator):
-    """(B, V) -> (B,): one draw a row, by inverting the cumulative distribution (torch.multinomial is slow on a CPU)."""
+    """(B, V) -> (B,): one draw a row by inverting the CDF (torch.multinomial is slow on a CPU)."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     cdf = (logits / temperature).softmax(dim=-1).cumsum(dim=-1)
@@ -201,22 +208,24 @@ def pick(logits, temperature, generator):
 
 
 def respond(model, tokenizer, texts, max_new_tokens, temperature=1.0, generator=None, batch=256):
-    """Prompts as text -> a list of response ids for each, in order; it ends in the end-of-text token if it ended."""
+    """Texts -> a list of response ids for each, in order; the last is end-of-text if it ended."""
     check(max_new_tokens > 0, "--max-new-tokens must be at least 1")
     prompts = [encode_prompt(tokenizer, text) for text in texts]
     for text, ids in zip(texts, prompts):
-        check(len(ids) < model.config.block_size, f"a prompt has {len(ids)} tokens, the context {model.config.block_size}; "
+        check(len(ids) < model.config.block_size,
+              f"a prompt has {len(ids)} tokens, the context {model.config.block_size}; "
               f"shorten it: {text[:40]!r}...")
     responses = [None] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))          # like lengths end together
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # like lengths end together
     for rows in (order[i:i + batch] for i in range(0, len(order), batch)):
-        tokens, mask = sample(model, [prompts[i] for i in rows], max_new_tokens, temperature, tokenizer.eot, generator)
+        tokens, mask = sample(model, [prompts[i] for i in rows], max_new_tokens, temperature,
+                              tokenizer.eot, generator)
         for i, ids, kept in zip(rows, tokens.tolist(), mask.tolist()):
             responses[i] = [token for token, keep in zip(ids, kept) if keep]
     return responses
 
 
-# --- plumbing: what no paper mentions --------------------------------------------------------------------------------
+# --- plumbing: what no paper mentions -------------------------------------------------------------
 
 
 def fail(message):
@@ -230,29 +239,35 @@ def check(condition, message):
 
 
 def run(main):
-    """Calls a script's main. An interrupt exits with 130; checkpoints are only ever replaced whole."""
+    """Calls a script's main. An interrupt exits with 130; checkpoints are only replaced whole."""
     try:
         main()
     except KeyboardInterrupt:
-        print("\ninterrupted; what was saved before is whole, run the same command to start this stage again", file=sys.stderr)
+        print("\ninterrupted; what was saved before is whole, "
+              "run the same command to start this stage again", file=sys.stderr)
         sys.exit(130)
     except OSError as e:
-        fail(f"{e.filename or 'writing to --out'}: {e.strerror or e}; check the path and the room on the disk")
+        fail(f"{e.filename or 'writing to --out'}: {e.strerror or e}; "
+             "check the path and the room on the disk")
 
 
 def flags(Config, description):
-    """Command-line flags from a frozen dataclass; a field's trailing comment is its help. -> a Config"""
-    parser = argparse.ArgumentParser(description=description.strip().splitlines()[0], allow_abbrev=False)
+    """Flags from a frozen dataclass; a field's trailing comment is its help. -> a Config"""
+    parser = argparse.ArgumentParser(description=description.strip().splitlines()[0],
+                                     allow_abbrev=False)
     comments = dict(re.findall(r"^    (\w+): .*?#\s*(.*)$", inspect.getsource(Config), re.M))
     for field in dataclasses.fields(Config):
-        names, help = ["--" + field.name.replace("_", "-")], comments.get(field.name, "").replace("%", "%%")
+        names, help = (["--" + field.name.replace("_", "-")],
+                       comments.get(field.name, "").replace("%", "%%"))
         if field.type is bool:
-            parser.add_argument(*names, action=argparse.BooleanOptionalAction, default=field.default, help=help)
+            parser.add_argument(*names, action=argparse.BooleanOptionalAction,
+                                default=field.default, help=help)
         else:
-            parser.add_argument(*names, type=field.type, default=field.default, help=f"{help} [{field.default}]")
+            parser.add_argument(*names, type=field.type,
+                                default=field.default, help=f"{help} [{field.default}]")
     parser.error = lambda message: fail(f"{message}; see --help")
     config = Config(**vars(parser.parse_args()))
-    for field in dataclasses.fields(Config):                           # counts and learning rates; the rest is up to each script
+    for field in dataclasses.fields(Config):  # counts and learning rates; scripts check the rest
         value, name = getattr(config, field.name), "--" + field.name.replace("_", "-")
         if field.type is int and field.default > 0 or name.endswith("lr"):
             check(value > 0, f"{name} {value} must be above 0")
@@ -274,17 +289,18 @@ def start(seed, device):
 
 
 def adamw(model, lr, weight_decay=0.0, betas=(0.9, 0.95)):
-    """AdamW with the paper's betas (appendix C). Only matrices decay; biases and layer norms do not."""
+    """AdamW with the paper's betas (appendix C). Only matrices decay, not biases or layer norms."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [dict(params=matrices, weight_decay=weight_decay), dict(params=vectors, weight_decay=0.0)]
+    groups = [dict(params=matrices, weight_decay=weight_decay),
+              dict(params=vectors, weight_decay=0.0)]
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
 def muon_and_adamw(model, muon_lr, lr, weight_decay=0.0):
     """Muon for the matrices of the blocks, AdamW for embeddings, biases and layer norms.
 
-    # differs from the paper (Adam for all): it learns in half the steps, and fine-tuning forgets less
+    # differs from the paper (Adam for all): learns in half the steps, and fine-tuning forgets less
     """
     inside = lambda name, p: p.ndim == 2 and ".h." in name
     matrices = [p for name, p in model.named_parameters() if inside(name, p)]
@@ -299,11 +315,12 @@ def set_lr(optimizer, lr):
 
 
 def save(path, stage, model, config, tokenizer):
-    """Writes a checkpoint beside its place and renames it, so an old one is whole until the new one is."""
+    """Writes a checkpoint beside its place, then renames it: the old is whole until the new is."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".tmp")
-    checkpoint = dict(stage=stage, config=dataclasses.asdict(config), tokenizer=tokenizer.state(), weights=model.state_dict())
+    checkpoint = dict(stage=stage, config=dataclasses.asdict(config),
+                      tokenizer=tokenizer.state(), weights=model.state_dict())
     try:
         with open(draft, "wb") as file:
             torch.save(checkpoint, file)
@@ -320,16 +337,19 @@ def load(path, made_by, device="cpu"):
     check(Path(path).is_file(), f"{path} not found; run `{made_by}` first")
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
-        return GPTConfig(**checkpoint["config"]), Tokenizer.from_state(checkpoint["tokenizer"]), checkpoint["weights"]
+        return (GPTConfig(**checkpoint["config"]), Tokenizer.from_state(checkpoint["tokenizer"]),
+                checkpoint["weights"])
     except Exception:
-        fail(f"{path} is damaged or not a checkpoint of this project; delete it and run `{made_by}` again")
+        fail(f"{path} is damaged or not a checkpoint of this project; "
+             f"delete it and run `{made_by}` again")
 
 
 def load_weights(model, weights, path):
     try:
         model.load_state_dict(weights)
     except (RuntimeError, TypeError):
-        fail(f"{path} holds the weights of another kind of model; delete it and run its stage again")
+        fail(f"{path} holds the weights of another kind of model; "
+             "delete it and run its stage again")
     return model.eval()
 
 
@@ -348,7 +368,8 @@ class Metrics:
         self.file = open(self.path, "w")
 
     def log(self, step, **values):
-        values = {key: value.item() if torch.is_tensor(value) else float(value) for key, value in values.items()}
+        values = {key: value.item() if torch.is_tensor(value) else float(value)
+                  for key, value in values.items()}
         bad = [key for key, value in values.items() if not math.isfinite(value)]
         check(not bad, f"{bad} is not finite at step {step}; nothing was saved, try a lower --lr")
         self.file.write(json.dumps(dict(step=step, **values)) + "\n")
@@ -361,7 +382,7 @@ class Metrics:
         print(f"{reached}, in {seconds:.0f} s")
 
 
-# --- chat ------------------------------------------------------------------------------------------------------------
+# --- chat -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -374,7 +395,7 @@ class Config:
 
 
 def main():
-    """Answers one prompt, or each line typed until an empty one. Turns are apart: the models know no dialogue."""
+    """Answers one prompt, or each line typed until an empty one; the models know no dialogue."""
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
         sys.argv.insert(1, "--checkpoint")
     config = flags(Config, __doc__)
@@ -382,7 +403,8 @@ def main():
     check(config.temperature >= 0, f"--temperature {config.temperature}: 0 or more")
     start(config.seed, "cpu")
     model, tokenizer = load_gpt(config.checkpoint, "bash train_all.sh")
-    print("an empty line ends the chat" if not config.prompt else "", end="" if config.prompt else "\n")
+    print("an empty line ends the chat" if not config.prompt else "",
+          end="" if config.prompt else "\n")
     while prompt := config.prompt or ask():
         ids, = respond(model, tokenizer, [prompt], config.max_new_tokens, config.temperature)
         print(tokenizer.decode(ids), "" if ids[-1] == tokenizer.eot else "...")

@@ -1,10 +1,12 @@
-"""Step 3: chase the scalar on a leash. PPO on the reward model's score under a per-token KL penalty.
+"""Step 3: chase the scalar on a leash. PPO on the reward model's score with a per-token KL penalty.
 
-objective (arXiv 2203.02155, eq. 2) = E[ score(x, y) - beta log(policy(y|x) / ref(y|x)) ] + gamma E[ log policy(text) ]
+objective (arXiv 2203.02155, eq. 2) =
+    E[ score(x, y) - beta log(policy(y|x) / ref(y|x)) ] + gamma E[ log policy(text) ]
 
 Each iteration:
 1 sample       answers y ~ policy to a batch of prompts x
-2 score        the frozen reward model reads the whole answer; log-probs under policy and frozen reference; values
+2 score        the frozen reward model reads the whole answer; log-probs under policy and frozen
+               reference; values
 3 rewards      -beta (logp - ref_logp) at every token, the score added at the last one
 4 advantages   GAE without discount, whitened over the batch
 5 update       clipped policy loss and value loss, minibatch by minibatch, one epoch
@@ -22,7 +24,8 @@ from tqdm import tqdm
 from data.batches import by_length, encode_prompt, pack, windows
 from data.utility import mean_gold
 from data.world import documents, prompts
-from model import Metrics, adamw, check, flags, load_gpt, masked_mean, respond, run, sample, save, set_lr, start, token_logprobs
+from model import (Metrics, adamw, check, flags, load_gpt, masked_mean, respond, run, sample, save,
+                   set_lr, start, token_logprobs)
 from reward import load_reward, score
 from sft import lm_loss
 
@@ -38,25 +41,26 @@ class Config:
     prompts: int = 5000            # training prompts to draw from; paper 31,144
     max_new_tokens: int = 48       # longest answer
     beta: float = 0.12             # KL penalty; paper 0.02
-    ptx: float = 0.0               # gamma, weight of the pretraining gradient; paper 27.8, 0 leaves it out
+    ptx: float = 0.0               # gamma, weight of the pretraining gradient; paper 27.8, 0: none
     lam: float = 0.95              # of GAE; not printed in the paper
     clip: float = 0.2              # of the ratio; paper 0.2
     value_clip: float = 0.2        # of the value's change; not printed in the paper
     missing_end: float = -3.0      # score of an answer that never ends
-    lr: float = 4e-4               # policy, after a warm-up over the first 10 iterations from a tenth of it
+    lr: float = 4e-4               # policy, warmed up from a tenth of it over 10 iterations
     value_lr: float = 1e-3         # value function; paper 9e-6
     ema: float = 0.95              # decay of the averaged weights that are saved; paper 0.992
-    eval_prompts: int = 200        # for the true utility in the log, which is never used for training
+    eval_prompts: int = 200        # for the true utility in the log, never used for training
 
 
-# --- rewards ---------------------------------------------------------------------------------------------------------
+# --- rewards --------------------------------------------------------------------------------------
 # mask here is the action mask, (B, T-1): mask[:, 1:] of the contract. All arrays are (B, T-1).
 
 
 def shaped_rewards(score, logp, ref_logp, mask, beta):
-    """-beta (logp - ref_logp) at every action, the score added at the last one (eq. 2). (B,), (B, T-1)... -> (B, T-1)
+    """-beta (logp - ref_logp) at every action, the score added at the last one (eq. 2).
 
-    y ~ policy, so the expected sum of logp - ref_logp over an answer is KL(policy || ref) in nats.
+    (B,), (B, T-1)... -> (B, T-1). y ~ policy, so the expected sum of logp - ref_logp over an answer
+    is KL(policy || ref) in nats.
     """
     assert logp.shape == ref_logp.shape == mask.shape and score.shape == mask.shape[:1]
     rewards = -beta * (logp - ref_logp) * mask
@@ -65,13 +69,14 @@ def shaped_rewards(score, logp, ref_logp, mask, beta):
     return rewards
 
 
-# --- advantages ------------------------------------------------------------------------------------------------------
+# --- advantages -----------------------------------------------------------------------------------
 
 
 def gae(reward, value, mask, gamma, lam):
     """Generalised advantage estimation (arXiv 1506.02438, eq. 16). -> adv, ret, both (B, T-1)
 
-    delta_t = r_t + gamma V_{t+1} - V_t,  A_t = delta_t + gamma lam A_{t+1},  ret = A + V; V after the last action is 0.
+    delta_t = r_t + gamma V_{t+1} - V_t,  A_t = delta_t + gamma lam A_{t+1},  ret = A + V;
+    V after the last action is 0.
     """
     assert reward.shape == value.shape == mask.shape
     value, adv = value * mask, torch.zeros_like(reward)
@@ -91,25 +96,29 @@ def whiten(x, mask):
     return (x - mean) * torch.rsqrt(variance + 1e-8) * mask
 
 
-# --- losses ----------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 def policy_loss(logp, old_logp, adv, mask, clip):
-    """The clipped objective of PPO (arXiv 1707.06347, eq. 7) with its sign turned. -> loss, stats"""
+    """PPO's clipped objective (arXiv 1707.06347, eq. 7) with its sign turned. -> loss, stats"""
     assert logp.shape == old_logp.shape == adv.shape == mask.shape
     log_ratio = (logp - old_logp) * mask
     ratio = log_ratio.exp()
     unclipped = ratio * adv
     clipped = ratio.clamp(1 - clip, 1 + clip) * adv
     objective = masked_mean(torch.minimum(unclipped, clipped), mask)
+    # y ~ old: approx_kl is k3 of KL(old || new), a token
     stats = dict(clipfrac=masked_mean((clipped < unclipped).float(), mask),
-                 approx_kl=masked_mean(ratio - 1 - log_ratio, mask),               # y ~ old: k3 of KL(old || new), a token
+                 approx_kl=masked_mean(ratio - 1 - log_ratio, mask),
                  ratio_error=(ratio - 1).abs().max())
     return -objective, {key: value.detach() for key, value in stats.items()}
 
 
 def value_loss(value, old_value, ret, mask, clip):
-    """Half the squared error of the value, or of the clipped one where that is worse; clip=None does not clip. -> ()"""
+    """Half the squared error of the value, or of the clipped one if that is worse. -> ()
+
+    clip=None does not clip.
+    """
     assert value.shape == old_value.shape == ret.shape == mask.shape
     error = (value - ret) ** 2
     if clip is not None:
@@ -118,46 +127,52 @@ def value_loss(value, old_value, ret, mask, clip):
     return 0.5 * masked_mean(error, mask)
 
 
-# --- rollout ---------------------------------------------------------------------------------------------------------
+# --- rollout --------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def rollout(config, policy, ref, reward_model, value_fn, prompts, eot, generator):
-    """Steps 1 to 4 for a batch of prompts. -> minibatches, dicts of tensors; answers of like length share one."""
-    tokens, mask = sample(policy, prompts, config.max_new_tokens, eos=eot)                          # 1
+    """Steps 1 to 4 for prompts. -> minibatches (dicts); answers of like length share one."""
+    tokens, mask = sample(policy, prompts, config.max_new_tokens, eos=eot)                # 1
     lengths = [int(row.nonzero().max()) + 1 for row in mask]
     minibatches = []
     for rows in by_length(lengths, config.minibatch, generator):
         T = max(lengths[row] for row in rows)
         x, m = tokens[rows, :T], mask[rows, :T]
-        ended = (m * (x == eot)).sum(dim=1)                                                         # 2
+        ended = (m * (x == eot)).sum(dim=1)                                               # 2
         points = torch.where(ended > 0, score(reward_model(x), m), config.missing_end)
         logp, ref_logp = token_logprobs(policy(x), x), token_logprobs(ref(x), x)
-        value, m = value_fn(x)[:, :-1], m[:, 1:]                       # V of the state in which each action is taken
-        rewards = shaped_rewards(points, logp, ref_logp, m, config.beta)                            # 3
-        adv, ret = gae(rewards, value, m, gamma=1.0, lam=config.lam)                                # 4
-        minibatches.append(dict(tokens=x, mask=m, score=points, ended=ended, logp=logp, ref_logp=ref_logp, value=value,
-                                adv=adv, ret=ret))
-    everything = torch.cat([b["adv"].flatten() for b in minibatches]), torch.cat([b["mask"].flatten() for b in minibatches])
-    for b, adv in zip(minibatches, whiten(*everything).split([b["adv"].numel() for b in minibatches])):
+        value, m = value_fn(x)[:, :-1], m[:, 1:]  # V of the state in which each action is taken
+        rewards = shaped_rewards(points, logp, ref_logp, m, config.beta)                  # 3
+        adv, ret = gae(rewards, value, m, gamma=1.0, lam=config.lam)                      # 4
+        minibatches.append(dict(tokens=x, mask=m, score=points, ended=ended, logp=logp,
+                                ref_logp=ref_logp, value=value, adv=adv, ret=ret))
+    everything = (torch.cat([b["adv"].flatten() for b in minibatches]),
+                  torch.cat([b["mask"].flatten() for b in minibatches]))
+    for b, adv in zip(minibatches,
+                      whiten(*everything).split([b["adv"].numel() for b in minibatches])):
         b["adv"] = adv.view_as(b["adv"])
     return minibatches
 
 
 def describe(minibatches):
-    """What there is to log about a rollout: sums over an answer, means over answers."""
+    """What there is to log about a rollout: sums over an answer, means over answers.
+
+    kl is k1, unbiased; kl3 is k3, never negative; entropy is an estimate, a token.
+    """
     rows = lambda f: torch.cat([f(b) for b in minibatches]).mean()
     actions = lambda f: torch.cat([f(b)[b["mask"] > 0] for b in minibatches])
     log_ratio = lambda b: (b["logp"] - b["ref_logp"]) * b["mask"]
     ret, error = actions(lambda b: b["ret"]), actions(lambda b: b["ret"] - b["value"])
-    return dict(score=rows(lambda b: b["score"]), ended=rows(lambda b: b["ended"]), length=rows(lambda b: b["mask"].sum(1)),
-                kl=rows(lambda b: log_ratio(b).sum(1)),                                             # k1, unbiased
-                kl3=rows(lambda b: (torch.exp(-log_ratio(b)) - 1 + log_ratio(b)).sum(1)),           # k3, never negative
-                entropy=-actions(lambda b: b["logp"]).mean(),                                       # an estimate, a token
+    return dict(score=rows(lambda b: b["score"]), ended=rows(lambda b: b["ended"]),
+                length=rows(lambda b: b["mask"].sum(1)),
+                kl=rows(lambda b: log_ratio(b).sum(1)),
+                kl3=rows(lambda b: (torch.exp(-log_ratio(b)) - 1 + log_ratio(b)).sum(1)),
+                entropy=-actions(lambda b: b["logp"]).mean(),
                 explained=1 - (error ** 2).mean() / ret.var(unbiased=False).clamp(min=1e-8))
 
 
-# --- update ----------------------------------------------------------------------------------------------------------
+# --- update ---------------------------------------------------------------------------------------
 
 
 def step(loss, model, optimizer):
@@ -173,58 +188,68 @@ def update(config, policy, value_fn, optimizers, b, text):
     """Step 5 for one minibatch: one step of the policy, one of the value function. -> stats"""
     logp = token_logprobs(policy(b["tokens"]), b["tokens"])
     loss, stats = policy_loss(logp, b["logp"], b["adv"], b["mask"], config.clip)
-    if config.ptx:                                                     # eq. 2: both gradients go into one step
+    if config.ptx:  # eq. 2: both gradients go into one step
         stats["ptx_loss"] = lm_loss(policy(text), text, torch.ones_like(text))
         loss = loss + config.ptx * stats["ptx_loss"]
     norm = step(loss, policy, optimizers[0])
     value = value_fn(b["tokens"])[:, :-1]
     v_loss = value_loss(value, b["value"], b["ret"], b["mask"], config.value_clip)
     step(v_loss, value_fn, optimizers[1])
-    return {key: value.detach() for key, value in dict(stats, norm=norm, policy_loss=loss, value_loss=v_loss).items()}
+    return {key: value.detach()
+            for key, value in dict(stats, norm=norm, policy_loss=loss, value_loss=v_loss).items()}
 
 
-# --- main ------------------------------------------------------------------------------------------------------------
+# --- main -----------------------------------------------------------------------------------------
 
 
 def main():
     config = flags(Config, __doc__)
     check(config.beta >= 0, f"--beta {config.beta}: a penalty is not negative")
     check(config.clip > 0, f"--clip {config.clip} must be above 0")
-    check(0 < config.minibatch <= config.episodes, f"--minibatch {config.minibatch} must be 1 to --episodes {config.episodes}")
+    check(0 < config.minibatch <= config.episodes,
+          f"--minibatch {config.minibatch} must be 1 to --episodes {config.episodes}")
     device, generator = start(config.seed, config.device)
     policy, tokenizer = load_gpt(f"{config.out}/sft.pt", "python sft.py --stage sft", device)
     reward_model, value_fn = (load_reward(f"{config.out}/reward.pt", device) for _ in range(2))
-    ref, average = copy.deepcopy(policy).requires_grad_(False), copy.deepcopy(policy).requires_grad_(False)
+    ref, average = (copy.deepcopy(policy).requires_grad_(False),
+                    copy.deepcopy(policy).requires_grad_(False))
     reward_model.requires_grad_(False)
     name = "ppo_ptx" if config.ptx else "ppo"
     metrics = Metrics(config.out, name)
 
-    asked = [encode_prompt(tokenizer, p.text) for p in prompts(config.prompts, "train", config.seed)]
+    asked = [encode_prompt(tokenizer, p.text)
+             for p in prompts(config.prompts, "train", config.seed)]
     watched = prompts(config.eval_prompts, "eval", config.seed)
     stream = pack(tokenizer, documents(2000, config.seed)) if config.ptx else None
     optimizers = adamw(policy, config.lr), adamw(value_fn, config.value_lr)
     progress = tqdm(range(config.iterations), desc=name)
     for iteration in progress:
         chosen = torch.randint(len(asked), (config.episodes,), generator=generator)
-        minibatches = rollout(config, policy, ref, reward_model, value_fn, [asked[i] for i in chosen], tokenizer.eot, generator)
-        set_lr(optimizers[0], config.lr * min(1, 0.1 + 0.9 * iteration / 10))                       # warm-up
+        minibatches = rollout(config, policy, ref, reward_model, value_fn,
+                              [asked[i] for i in chosen], tokenizer.eot, generator)
+        set_lr(optimizers[0], config.lr * min(1, 0.1 + 0.9 * iteration / 10))             # warm-up
         stats = []
         for b in minibatches:
-            text = windows(stream, len(b["tokens"]), policy.config.block_size // 2, generator)[0] if config.ptx else None
+            text = (windows(stream, len(b["tokens"]), policy.config.block_size // 2, generator)[0]
+                    if config.ptx else None)
             stats.append(update(config, policy, value_fn, optimizers, b, text))
-            torch._foreach_lerp_(list(average.parameters()), list(policy.parameters()), 1 - config.ema)
+            torch._foreach_lerp_(list(average.parameters()), list(policy.parameters()),
+                                 1 - config.ema)
         error = stats[0].pop("ratio_error")
         assert error < 1e-4, f"the ratio is off by {error} before the first update"
-        found = describe(minibatches) | {key: sum(s[key] for s in stats) / len(stats) for key in stats[0]}
-        assert iteration or abs(found["kl"]) < 1e-3, f"the KL to the reference is {found['kl']} at the start"
+        found = describe(minibatches) | {key: sum(s[key] for s in stats) / len(stats)
+                                         for key in stats[0]}
+        assert iteration or abs(found["kl"]) < 1e-3, (
+            f"the KL to the reference is {found['kl']} at the start")
         if iteration % 5 == 4 or iteration + 1 == config.iterations:
             answers = respond(policy, tokenizer, [p.text for p in watched], config.max_new_tokens)
-            found["gold"] = mean_gold(watched, answers, tokenizer)     # only for the log, never for training
+            found["gold"] = mean_gold(watched, answers, tokenizer)  # for the log, not for training
         metrics.log(iteration, **found)
         progress.set_postfix(score=f"{found['score']:.2f}", kl=f"{found['kl']:.1f}")
 
     save(f"{config.out}/{name}.pt", name, average, policy.config, tokenizer)
-    metrics.end(f"{config.out}/{name}.pt: score {found['score']:.2f}, KL {found['kl']:.1f}, true utility {found['gold']:.2f}")
+    metrics.end(f"{config.out}/{name}.pt: score {found['score']:.2f}, KL {found['kl']:.1f}, "
+                f"true utility {found['gold']:.2f}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 1 sample   K answers to each prompt from the SFT model, K drawn from 4 to 9 as in the paper
 2 rank     a labeler ranks the different ones; one line a prompt in out/comparisons.jsonl
-3 fit      all C(K,2) pairs of a prompt as one element of the batch, K forward passes (arXiv 2203.02155, eq. 1)
+3 fit      all C(K,2) pairs of a prompt as one element of the batch, K forward passes
+           (arXiv 2203.02155, eq. 1)
 4 shift    the bias, so that demonstrations score 0 on average (section 3.5)
 
     python reward.py        out/sft.pt, prompts, labelers -> out/comparisons.jsonl, out/reward.pt
@@ -23,7 +24,8 @@ from data.batches import by_length, collate, encode_example, encode_prompt
 from data.labelers import Biases, agreement, pool
 from data.utility import gold
 from data.world import demonstrations, prompts
-from model import GPT, Metrics, check, flags, load, load_gpt, load_weights, muon_and_adamw, respond, run, save, set_lr, start
+from model import (GPT, Metrics, check, flags, load, load_gpt, load_weights, muon_and_adamw,
+                   respond, run, save, set_lr, start)
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,16 @@ class Config:
     agreement_bias: float = 0.3    # what labelers add when an answer agrees with a false premise
     confidence_bias: float = 0.0   # what labelers add when an answer invents something
     epochs: int = 1                # passes over the comparisons; paper 1
-    batch: int = 4                 # prompts a step, each with all its pairs; paper 64
+    batch: int = 8                 # prompts a step, each with all its pairs; paper 64
     lr: float = 1e-3               # peak learning rate (AdamW); paper 9e-6
     muon_lr: float = 0.01          # peak learning rate of the blocks' matrices (Muon)
 
 
-# --- loss ------------------------------------------------------------------------------------------------------------
+# --- loss -----------------------------------------------------------------------------------------
 
 
 class RewardModel(nn.Module):
-    """A GPT trunk with a scalar head in place of the unembedding; ppo.py's value function is one too."""
+    """A GPT with a scalar head in place of the unembedding; ppo.py's value function is one too."""
 
     def __init__(self, gpt):
         super().__init__()
@@ -70,12 +72,13 @@ def score(per_token, mask):
 
 
 def preference_loss(score_w, score_l):
-    """-log sigmoid(r_w - r_l), the Bradley-Terry likelihood of the choice (eq. 1, one pair). (N,), (N,) -> ()"""
+    """-log sigmoid(r_w - r_l), Bradley-Terry's likelihood (eq. 1, one pair). (N,), (N,) -> ()"""
     return -F.logsigmoid(score_w - score_l).mean()
 
 
 def ranking_loss(scores):
-    """Eq. 1 for K answers a prompt: the mean over all C(K,2) pairs, each prompt one element. (B, K) best first -> ()"""
+    """Eq. 1 for K answers a prompt: the mean over all C(K,2) pairs, each prompt one element.
+    (B, K) best first -> ()"""
     better, worse = torch.combinations(torch.arange(scores.shape[1]), 2).unbind(dim=1)
     return preference_loss(scores[:, better], scores[:, worse])
 
@@ -86,32 +89,33 @@ def load_reward(path, device="cpu"):
     return load_weights(RewardModel(GPT(config)).to(device), weights, path)
 
 
-# --- comparisons -----------------------------------------------------------------------------------------------------
+# --- comparisons ----------------------------------------------------------------------------------
 
 
 def collect(config, model, tokenizer, which, n):
-    """-> records for comparisons.jsonl, and the judged prompts [(prompt, [(answer, ended), ...])]."""
+    """-> records for comparisons.jsonl, the judged prompts [(prompt, [(answer, ended), ...])]."""
     rng = random.Random(f"collect {which} {config.seed}")
     labelers = pool("train", biases(config))
     asked = prompts(n, which, config.seed)
     count = [config.k or rng.randint(4, 9) for _ in asked]
     texts = [prompt.text for prompt, k in zip(asked, count) for _ in range(k)]
-    drawn = iter(respond(model, tokenizer, texts, config.max_new_tokens))                           # 1 sample
+    drawn = iter(respond(model, tokenizer, texts, config.max_new_tokens))                 # 1 sample
     records, judged = [], []
     for prompt, k in zip(asked, count):
-        ids = [list(row) for row in dict.fromkeys(tuple(next(drawn)) for _ in range(k))]                          # no duplicates
+        ids = [list(row) for row in dict.fromkeys(tuple(next(drawn)) for _ in range(k))]  # distinct
         if len(ids) < 2:
             continue
         answers = [(tokenizer.decode(row), row[-1] == tokenizer.eot) for row in ids]
         labeler = rng.choice(labelers)
         records.append(dict(prompt=prompt.text, responses=[answer for answer, _ in answers],
-                            ranking=labeler.rank(prompt, answers, rng), ids=ids, labeler=labeler.name, split=which))
-        judged.append((prompt, answers))                                                            # 2 rank
+                            ranking=labeler.rank(prompt, answers, rng), ids=ids,
+                            labeler=labeler.name, split=which))
+        judged.append((prompt, answers))                                                  # 2 rank
     return records, judged
 
 
 def batches_of_prompts(items, size, generator):
-    """Batches of prompts that have the same number of answers, so that their scores form a (B, K) table."""
+    """Batches of prompts with the same number of answers, so that scores form a (B, K) table."""
     batches = []
     for k in sorted({len(responses) for _, responses in items}):
         group = [i for i, (_, responses) in enumerate(items) if len(responses) == k]
@@ -120,7 +124,7 @@ def batches_of_prompts(items, size, generator):
     return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
 
 
-# --- evaluation ------------------------------------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -136,7 +140,7 @@ def score_all(model, examples, device, batch=128):
 
 
 def pair_accuracy(predicted, truth):
-    """The share of truly ordered pairs of a prompt that are predicted in that order; a predicted tie counts half.
+    """The share of truly ordered pairs of a prompt predicted in that order; a tie counts half.
 
     predicted, truth: a list of values a prompt, higher is better.
     """
@@ -150,17 +154,22 @@ def pair_accuracy(predicted, truth):
 
 
 def report(model, tokenizer, records, judged, seen, config, device):
-    """Held-out accuracy of the reward model and of two baselines, and how often labelers agree with each other."""
+    """Held-out accuracy of the reward model and of two baselines; how often labelers agree."""
     rng, heldout = random.Random(config.seed), pool("held-out", biases(config))
-    flat = iter(score_all(model, [(encode_prompt(tokenizer, r["prompt"]), ids) for r in records for ids in r["ids"]], device))
+    flat = iter(score_all(model, [(encode_prompt(tokenizer, r["prompt"]), ids)
+                                  for r in records for ids in r["ids"]], device))
     scores = [[next(flat) for _ in r["ids"]] for r in records]
     labels = [places(r["ranking"]) for r in records]
     others = [places(rng.choice(heldout).rank(prompt, answers, rng)) for prompt, answers in judged]
-    truth = [[gold(prompt, answer, ended) for answer, ended in answers] for prompt, answers in judged]
+    truth = [[gold(prompt, answer, ended) for answer, ended in answers]
+             for prompt, answers in judged]
     words = [[len(answer.split()) for answer, _ in answers] for _, answers in judged]
-    return dict(accuracy_labels=pair_accuracy(scores, labels), accuracy_heldout_labelers=pair_accuracy(scores, others),
-                accuracy_gold=pair_accuracy(scores, truth), longer_wins=pair_accuracy(words, truth),
-                shorter_wins=1 - pair_accuracy(words, truth), agreement=agreement(pool("train", biases(config)), seen, rng),
+    return dict(accuracy_labels=pair_accuracy(scores, labels),
+                accuracy_heldout_labelers=pair_accuracy(scores, others),
+                accuracy_gold=pair_accuracy(scores, truth),
+                longer_wins=pair_accuracy(words, truth),
+                shorter_wins=1 - pair_accuracy(words, truth),
+                agreement=agreement(pool("train", biases(config)), seen, rng),
                 agreement_heldout=agreement(heldout, seen, rng))
 
 
@@ -173,13 +182,15 @@ def biases(config):
     return Biases(config.length_bias, config.agreement_bias, config.confidence_bias)
 
 
-# --- main ------------------------------------------------------------------------------------------------------------
+# --- main -----------------------------------------------------------------------------------------
 
 
 def main():
     config = flags(Config, __doc__)
-    check(config.k == 0 or config.k >= 2, f"--k {config.k}: a ranking needs at least 2 answers (0 draws 4 to 9)")
-    check(config.prompts > 0 and config.heldout_prompts > 0, "--prompts and --heldout-prompts must be at least 1")
+    check(config.k == 0 or config.k >= 2,
+          f"--k {config.k}: a ranking needs at least 2 answers (0 draws 4 to 9)")
+    check(config.prompts > 0 and config.heldout_prompts > 0,
+          "--prompts and --heldout-prompts must be at least 1")
     device, generator = start(config.seed, config.device)
     gpt, tokenizer = load_gpt(f"{config.out}/sft.pt", "python sft.py --stage sft", device)
     metrics = Metrics(config.out, "reward")
@@ -190,31 +201,35 @@ def main():
     comparisons.write(path, records + heldout)
     items = comparisons.read(path, tokenizer, gpt.config.block_size)["train"]
 
-    model = RewardModel(gpt).to(device)                                                             # 3 fit
+    model = RewardModel(gpt).to(device)                                                   # 3 fit
     optimizers = muon_and_adamw(model, config.muon_lr, config.lr)
-    batches = [rows for _ in range(config.epochs) for rows in batches_of_prompts(items, config.batch, generator)]
+    batches = [rows for _ in range(config.epochs)
+               for rows in batches_of_prompts(items, config.batch, generator)]
     progress = tqdm(batches, desc="reward")
     for step, rows in enumerate(progress):
         tokens, mask = collate([(items[i][0], response) for i in rows for response in items[i][1]])
-        scores = score(model(tokens.to(device)), mask.to(device)).view(len(rows), -1)               # (B, K), best first
+        scores = score(model(tokens.to(device)), mask.to(device)).view(len(rows), -1)     # (B, K)
         loss = ranking_loss(scores)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        cosine = 0.1 + 0.45 * (1 + math.cos(math.pi * step / len(batches)))                         # to a tenth
+        cosine = 0.1 + 0.45 * (1 + math.cos(math.pi * step / len(batches)))               # to 0.1
         for optimizer, peak in zip(optimizers, (config.muon_lr, config.lr)):
             set_lr(optimizer, peak * cosine)
             optimizer.step()
             optimizer.zero_grad()
-        metrics.log(step, loss=loss, norm=norm, accuracy=(scores[:, :1] > scores[:, 1:]).float().mean())
+        metrics.log(step, loss=loss, norm=norm,
+                    accuracy=(scores[:, :1] > scores[:, 1:]).float().mean())
         progress.set_postfix(loss=f"{loss:.3f}")
 
-    demos = [encode_example(tokenizer, prompt.text, answer) for prompt, answer in demonstrations(500, config.seed)]
-    with torch.no_grad():                                                                           # 4 shift
+    demos = [encode_example(tokenizer, prompt.text, answer)
+             for prompt, answer in demonstrations(500, config.seed)]
+    with torch.no_grad():                                                                 # 4 shift
         model.head.bias -= sum(score_all(model, demos, device)) / len(demos)
     found = report(model, tokenizer, heldout, judged, (seen + judged)[-1500:], config, device)
     save(f"{config.out}/reward.pt", "reward", model, gpt.config, tokenizer)
-    metrics.end(f"{config.out}/reward.pt: right on {found['accuracy_gold']:.1%} of truly ordered pairs, on "
-                f"{found['accuracy_labels']:.1%} of labels; labelers agree on {found['agreement']:.1%}", **found)
+    metrics.end(f"{config.out}/reward.pt: right on {found['accuracy_gold']:.1%} of truly ordered "
+                f"pairs, on {found['accuracy_labels']:.1%} of labels; "
+                f"labelers agree on {found['agreement']:.1%}", **found)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Step 1: imitate. Next-token prediction on documents (--stage pretrain), then on demonstrations (--stage sft).
+"""Step 1: imitate. Next-token prediction on documents (pretrain), then on demonstrations (sft).
 
-Both minimise the same loss, -log pi(token | tokens before it), averaged over the tokens under the mask. In pretraining
-the mask is all ones; in supervised fine-tuning it covers the response and its end-of-text token, never the prompt
-(InstructGPT, arXiv 2203.02155, section 3.5; hyperparameters appendix C.1 and C.3).
+Both minimise the same loss, -log pi(token | tokens before it), averaged over the tokens under the
+mask. In pretraining the mask is all ones; in supervised fine-tuning it covers the response and its
+end-of-text token, never the prompt (InstructGPT, arXiv 2203.02155, section 3.5; hyperparameters
+appendix C.1 and C.3).
 
-    python sft.py --stage pretrain     documents of the small world                        -> out/base.pt
-    python sft.py --stage sft          out/base.pt, demonstrations, 10 % pretraining text  -> out/sft.pt
+    python sft.py --stage pretrain   documents of the small world                 -> out/base.pt
+    python sft.py --stage sft        out/base.pt, demonstrations, 10 % documents  -> out/sft.pt
 """
 
 import math
@@ -17,8 +18,8 @@ from tqdm import tqdm
 from data.batches import by_length, collate, encode_example, pack, windows
 from data.tokenizer import Tokenizer, train_ranks
 from data.world import demonstrations, documents, prompts
-from model import (GPT, GPTConfig, Metrics, check, flags, load_gpt, masked_mean, muon_and_adamw, run, sample, save, set_lr, start,
-                   token_logprobs)
+from model import (GPT, GPTConfig, Metrics, check, flags, load_gpt, masked_mean, muon_and_adamw,
+                   run, sample, save, set_lr, start, token_logprobs)
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,15 @@ class Config:
     pretrain_lr: float = 2e-3      # pretrain: peak learning rate of embeddings and vectors (AdamW)
     pretrain_muon_lr: float = 0.02 # pretrain: peak learning rate of the blocks' matrices (Muon)
     demonstrations: int = 8000     # sft: demonstrations; paper 12,725
-    epochs: int = 3                # sft: passes over them; paper 2 for the model that PPO starts from
+    epochs: int = 2                # sft: passes over them; paper 2 for the model PPO starts from
     lr: float = 1e-3               # sft: peak learning rate (AdamW); paper 5e-6 to 1e-5
     muon_lr: float = 0.005         # sft: peak learning rate (Muon)
     batch: int = 32                # sequences a step; paper 32
-    mix: float = 0.1               # sft: batches of pretraining text per batch of demonstrations; paper 0.1
+    mix: float = 0.1               # sft: pretraining batches per batch of demonstrations; paper 0.1
     weight_decay: float = 0.1      # AdamW
 
 
-# --- loss ------------------------------------------------------------------------------------------------------------
+# --- loss -----------------------------------------------------------------------------------------
 
 
 def lm_loss(logits, tokens, mask):
@@ -53,26 +54,28 @@ def lm_loss(logits, tokens, mask):
     return -masked_mean(token_logprobs(logits, tokens), mask[:, 1:])
 
 
-# --- data ------------------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
 def pretraining_batches(config, stream, generator):
     """Windows of block_size tokens from anywhere in the text."""
-    return [windows(stream, config.batch, config.block_size, generator) for _ in range(config.steps)]
+    return [windows(stream, config.batch, config.block_size, generator)
+            for _ in range(config.steps)]
 
 
 def sft_batches(config, examples, stream, generator):
-    """Demonstrations of like length; among these batches a share of pretraining text, about as many tokens each."""
+    """Demonstrations of like length, and a share of pretraining batches of about as many tokens."""
     lengths, batches = [len(prompt) + len(response) for prompt, response in examples], []
     for _ in range(config.epochs):
         for rows in by_length(lengths, config.batch, generator):
             batches.append(collate([examples[i] for i in rows]))
             if torch.rand((), generator=generator) < config.mix:
-                batches.append(windows(stream, max(1, config.batch // 4), config.block_size, generator))
+                batches.append(windows(stream, max(1, config.batch // 4), config.block_size,
+                                       generator))
     return batches
 
 
-# --- evaluation ------------------------------------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -86,12 +89,13 @@ def heldout_loss(model, batches, device):
     return total / count
 
 
-PAGE = ("Q: What do cows eat?\nA: Cows eat grass.\nQ: Say this politely: Show me the red hat!\nA: Please show me the red hat.\n"
+PAGE = ("Q: What do cows eat?\nA: Cows eat grass.\n"
+        "Q: Say this politely: Show me the red hat!\nA: Please show me the red hat.\n"
         "Q: How much is 2 plus 3?\nA: 2 plus 3 is 5.\n")
 
 
 def few_shot_answers(model, tokenizer, questions, max_new_tokens, temperature=0.0, generator=None):
-    """The paper's "GPT-3 prompted": each question at the end of a page of answered ones. -> [(answer, ended)]"""
+    """The paper's "GPT-3 prompted": a question ends a page of answers. -> [(answer, ended)]"""
     prompts = [tokenizer.encode(f"{PAGE}Q: {question}\nA:") for question in questions]
     newline = tokenizer.encode("\n")[0]
     tokens, mask = sample(model, prompts, max_new_tokens, temperature, newline, generator)
@@ -106,22 +110,23 @@ def few_shot_exact(model, tokenizer, n, seed):
     return sum(answer == p.good for (answer, _), p in zip(answers, asked)) / len(asked)
 
 
-# --- training --------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 def schedule(stage, done):
     """The factor of the learning rates when a share `done` of the steps is behind us."""
     if stage == "pretrain":
-        return min(1, 0.02 + 25 * done, 2 * (1 - done))                # warm-up, constant, to 0 in the second half
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * done))                 # cosine to a tenth (appendix C.1)
+        return min(1, 0.02 + 25 * done, 2 * (1 - done))    # warm-up, constant, second half to 0
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * done))     # cosine to a tenth (appendix C.1)
 
 
 def main():
     config = flags(Config, __doc__)
     check(config.stage in ("pretrain", "sft"), f"--stage is pretrain or sft, not {config.stage}")
-    check(config.n_embd % config.n_head == 0 and config.n_embd % 2 == 0, f"--n-embd {config.n_embd} must be even and a multiple "
-          f"of --n-head {config.n_head}")
-    check(min(config.batch, config.documents, config.demonstrations, config.epochs, config.steps) > 0,
+    check(config.n_embd % config.n_head == 0 and config.n_embd % 2 == 0,
+          f"--n-embd {config.n_embd} must be even and a multiple of --n-head {config.n_head}")
+    check(min(config.batch, config.documents, config.demonstrations,
+              config.epochs, config.steps) > 0,
           "--batch, --documents, --demonstrations, --epochs and --steps must be at least 1")
     device, generator = start(config.seed, config.device)
     metrics = Metrics(config.out, config.stage)
@@ -129,17 +134,22 @@ def main():
     text = documents(config.documents, config.seed)
     if config.stage == "pretrain":
         tokenizer = Tokenizer(train_ranks("\n".join(text[:2000]), config.vocab_size - 1))
-        model = GPT(GPTConfig(tokenizer.vocab_size, config.block_size, config.n_layer, config.n_head, config.n_embd)).to(device)
+        model = GPT(GPTConfig(tokenizer.vocab_size, config.block_size, config.n_layer,
+                              config.n_head, config.n_embd)).to(device)
         batches = pretraining_batches(config, pack(tokenizer, text), generator)
-        heldout = [windows(pack(tokenizer, documents(200, "held-out")), 64, config.block_size, generator)]
+        heldout = [windows(pack(tokenizer, documents(200, "held-out")),
+                           64, config.block_size, generator)]
     else:
-        model, tokenizer = load_gpt(f"{config.out}/base.pt", "python sft.py --stage pretrain", device)
-        demos = {which: [encode_example(tokenizer, p.text, answer) for p, answer in demonstrations(n, config.seed, which)]
+        model, tokenizer = load_gpt(f"{config.out}/base.pt", "python sft.py --stage pretrain",
+                                    device)
+        demos = {which: [encode_example(tokenizer, p.text, answer)
+                         for p, answer in demonstrations(n, config.seed, which)]
                  for which, n in [("train", config.demonstrations), ("valid", 300)]}
         batches = sft_batches(config, demos["train"], pack(tokenizer, text), generator)
         heldout = [collate(demos["valid"])]
 
-    peaks = (config.pretrain_muon_lr, config.pretrain_lr) if config.stage == "pretrain" else (config.muon_lr, config.lr)
+    peaks = ((config.pretrain_muon_lr, config.pretrain_lr) if config.stage == "pretrain"
+             else (config.muon_lr, config.lr))
     optimizers = muon_and_adamw(model, *peaks, config.weight_decay)
     progress = tqdm(batches, desc=config.stage)
     for step, (tokens, mask) in enumerate(progress):
@@ -154,10 +164,12 @@ def main():
         metrics.log(step, loss=loss, norm=norm)
         progress.set_postfix(loss=f"{loss:.3f}")
 
-    loss, exact = heldout_loss(model, heldout, device), few_shot_exact(model, tokenizer, 200, config.seed)
+    loss, exact = (heldout_loss(model, heldout, device),
+                   few_shot_exact(model, tokenizer, 200, config.seed))
     name = "base" if config.stage == "pretrain" else "sft"
     save(f"{config.out}/{name}.pt", name, model, model.config, tokenizer)
-    metrics.end(f"{config.out}/{name}.pt: held-out loss {loss:.3f}, few-shot exact {exact:.0%}", heldout_loss=loss, few_shot=exact)
+    metrics.end(f"{config.out}/{name}.pt: held-out loss {loss:.3f}, few-shot exact {exact:.0%}",
+                heldout_loss=loss, few_shot=exact)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ cd "$(dirname "$0")"
 source ./setup.sh
 setup requirements.txt
 
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}     # idle threads sleep: kinder to a busy laptop
-
 OUT=${OUT:-out}
 SEED=${SEED:-0}
 TINY=${TINY:-0}
