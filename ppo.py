@@ -136,6 +136,7 @@ def rollout(config, policy, ref, reward_model, value_fn, prompts, eot, generator
     tokens, mask = sample(policy, prompts, config.max_new_tokens, eos=eot)                # 1
     lengths = [int(row.nonzero().max()) + 1 for row in mask]
     minibatches = []
+    # differs from the paper: answers of like length share a minibatch, so that little is padding
     for rows in by_length(lengths, config.minibatch, generator):
         T = max(lengths[row] for row in rows)
         x, m = tokens[rows, :T], mask[rows, :T]

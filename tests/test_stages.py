@@ -89,7 +89,7 @@ def test_fine_tuning_beats_the_base_model_on_held_out_demonstrations(out):
 def test_the_reward_model_learns_its_rankings_and_scores_demonstrations_0(out):
     lines, last = log(out, "reward")
     assert mean(lines[-8:], "loss") < min(math.log(2), mean(lines[:8], "loss") - 0.05)
-    assert mean(lines[-8:], "accuracy") > 0.6                          # the best answer above the others
+    assert mean(lines[-8:], "accuracy") > 0.6              # the best answer above others
     assert 0 < last["accuracy_gold"] < 1 and 0 < last["agreement"] < 1
     rm, (_, tokenizer) = reward.load_reward(out / "reward.pt"), load_gpt(out / "sft.pt", "")
     demos = [encode_example(tokenizer, p.text, answer) for p, answer in demonstrations(500)]
@@ -235,6 +235,19 @@ def test_end_of_text_and_bytes_that_are_not_utf8_in_a_text_do_no_harm(copy):
     texts = ["<|endoftext|>", b"caf\xe9".decode(errors="surrogateescape"), MOON, ""]
     answers = respond(gpt, tokenizer, texts, 8)
     assert all(1 <= len(ids) <= 8 for ids in answers)
+
+
+def test_one_prompt_is_answered_from_the_command_line(copy, capsys):
+    for prompt in (MOON, "<|endoftext|>", b"caf\xe9 \xff".decode(errors="surrogateescape")):
+        sys.argv = ["model.py", str(copy / "ppo.pt"), "--prompt", prompt, "--max-new-tokens", "8"]
+        model.run(model.main)
+        assert capsys.readouterr().out.endswith("\n")
+
+
+def test_a_prompt_longer_than_the_context_is_refused(copy):
+    sys.argv = ["model.py", str(copy / "ppo.pt"), "--prompt", "cows eat grass " * 100]
+    with pytest.raises(SystemExit, match="^error: a prompt has .* shorten it.*$"):
+        model.run(model.main)
 
 
 @pytest.mark.parametrize("module, flags, named", [
