@@ -98,7 +98,7 @@ def main():
     device, generator = start(config.seed, config.device)
     model, tokenizer = load_gpt(f"{config.out}/sft.pt", "python sft.py --stage sft", device)
     items = comparisons.read(f"{config.out}/comparisons.jsonl", tokenizer, model.config.block_size)
-    check(items["valid"], f"{config.out}/comparisons.jsonl has no line of split \"valid\" to measure on")
+    check(items["valid"], f"{config.out}/comparisons.jsonl: no line has split valid; add some")
     ref_logp = {split: reference_logprobs(model, items[split], device) for split in items}
     watched = prompts(config.eval_prompts, "eval", config.seed)
     metrics = Metrics(config.out, "dpo")
