@@ -118,8 +118,12 @@ def print_table(found):
 
 
 def print_samples(asked, answers, n=5):
-    for i, prompt in enumerate(asked[:n]):
-        print(f"\n{prompt.text}")
+    """The first prompt of each of n kinds, answered by every model."""
+    first = {}
+    for i, prompt in enumerate(asked):
+        first.setdefault(prompt.kind, i)
+    for i in list(first.values())[:n]:
+        print(f"\n{asked[i].text}")
         for name, given in answers.items():
             answer, ended = given[i]
             print(f"  {name:14} {' / '.join(answer.splitlines())}{'' if ended else ' ...'}")

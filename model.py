@@ -371,7 +371,8 @@ class Metrics:
         values = {key: value.item() if torch.is_tensor(value) else float(value)
                   for key, value in values.items()}
         bad = [key for key, value in values.items() if not math.isfinite(value)]
-        check(not bad, f"{bad} is not finite at step {step}; nothing was saved, try a lower --lr")
+        check(not bad, f"{bad} is not finite at step {step}; nothing was saved, "
+              "try lower learning rates (the flags that end in lr)")
         self.file.write(json.dumps(dict(step=step, **values)) + "\n")
         self.file.flush()
 

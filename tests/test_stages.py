@@ -278,7 +278,7 @@ def test_help_names_every_flag_with_its_default(copy, capsys):
     (ppo, f"--lr 1e30 --iterations 5 --episodes 16 --minibatch 4 --eval-prompts 5 {SHORT}"),
     (dpo, f"--lr 1e30 --epochs 2 --eval-prompts 5 {SHORT}")])
 def test_a_number_that_is_not_finite_stops_the_run_and_names_the_step(copy, module, flags):
-    refused(module, copy, flags, "not finite at step", "--lr")
+    refused(module, copy, flags, "not finite at step", "learning rates")
 
 
 def test_a_full_disk_is_named_and_leaves_the_old_checkpoint(copy):
