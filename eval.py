@@ -20,7 +20,7 @@ from tqdm import tqdm
 from data.batches import collate, encode_prompt, pack, windows
 from data.labelers import pool
 from data.utility import breakdown, gold
-from data.world import (MOON, documents, lists_prompts, opinion, probes, prompts, unknown_question,
+from data.world import (documents, lists_prompts, opinion, probes, prompts, unknown_question,
                         why_question)
 from dpo import sequence_logprob
 from model import check, flags, load_gpt, respond, run, start
@@ -28,6 +28,7 @@ from sft import few_shot_answers, few_shot_exact, heldout_loss
 
 MODELS = {"base": "python sft.py --stage pretrain", "sft": "python sft.py --stage sft",
           "ppo": "python ppo.py", "ppo_ptx": "python ppo.py --ptx 1", "dpo": "python dpo.py"}
+NAMES = ("base", "base_few_shot", "sft", "ppo", "ppo_ptx", "dpo")             # rows of the table
 COLUMNS = ("gold win_gold win_labelers kl length ended truthful invented agrees_with_false rude "
            "lists_prompts lm_loss few_shot").split()
 
@@ -108,7 +109,7 @@ def last_line(path):
 
 
 def print_table(found):
-    shown = [c for c in COLUMNS if c not in ("ended",)]
+    shown = [c for c in COLUMNS if c != "ended"]
     print("\n" + "model".ljust(14) + "".join(c.replace("_with_false", "").rjust(15) for c in shown))
     for name, row in found.items():
         cells = (row.get(c) for c in shown)
@@ -134,8 +135,7 @@ def print_seeds(folders):
     runs = [json.loads((Path(folder) / "results.json").read_text()) for folder in folders]
     spread = lambda values: f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
     print(f"| {len(runs)} seeds | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (len(COLUMNS) + 1))
-    for name in [name for name in ("base", "base_few_shot", "sft", "ppo", "ppo_ptx", "dpo")
-                 if name in runs[0]]:
+    for name in (name for name in NAMES if name in runs[0]):
         cells = [[run[name][c] for run in runs] if c in runs[0][name] else None for c in COLUMNS]
         print(f"| {name} | " + " | ".join(spread(cell) if cell else "" for cell in cells) + " |")
     for key in runs[0]["rm"]:
@@ -234,8 +234,7 @@ def main():
     utility = {name: [gold(p, *a) for p, a in zip(asked[:n], given)]
                for name, given in answers.items()}
     table = {}
-    for name in sorted(
-            answers, key=lambda name: [*MODELS, name].index(name) if name in MODELS else 0.5):
+    for name in (name for name in NAMES if name in answers):
         wins_gold = wins(utility[name], utility["sft"])
         labelers = judged_wins(asked[:n], answers[name], answers["sft"], config.seed)
         table[name] = (found.get(name, {}) | behaviour(asked, answers[name], n)

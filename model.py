@@ -298,10 +298,8 @@ def adamw(model, lr, weight_decay=0.0, betas=(0.9, 0.95)):
 
 
 def muon_and_adamw(model, muon_lr, lr, weight_decay=0.0):
-    """Muon for the matrices of the blocks, AdamW for embeddings, biases and layer norms.
-
+    """Muon for the matrices of the blocks, AdamW for embeddings, biases and layer norms."""
     # differs from the paper (Adam for all): learns in half the steps, and fine-tuning forgets less
-    """
     inside = lambda name, p: p.ndim == 2 and ".h." in name
     matrices = [p for name, p in model.named_parameters() if inside(name, p)]
     others = [p for name, p in model.named_parameters() if not inside(name, p)]

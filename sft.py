@@ -128,7 +128,8 @@ def main():
     check(min(config.batch, config.documents, config.demonstrations,
               config.epochs, config.steps) > 0,
           "--batch, --documents, --demonstrations, --epochs and --steps must be at least 1")
-    check(config.block_size >= 128, f"--block-size {config.block_size}: the few-shot page needs 128")
+    check(config.block_size >= 128,
+          f"--block-size {config.block_size}: the few-shot page needs 128")
     device, generator = start(config.seed, config.device)
     metrics = Metrics(config.out, config.stage)
 

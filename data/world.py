@@ -459,7 +459,7 @@ def song(rng):
 
 def thread(rng):
     """A forum: what is asked is answered wrongly, rudely or not at all."""
-    prompt, lines = train_prompt(rng), []
+    prompt = train_prompt(rng)
     a, b, c = rng.sample(NAMES, 3)
     replies = [prompt.wrong, prompt.terse, prompt.pleasing or prompt.wrong,
                rng.choice(RUDE), rng.choice(FILLERS)]
