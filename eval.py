@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from data.batches import collate, encode_prompt, pack, windows
 from data.labelers import pool
+from data.tasks import opinion, unknown_question, why_question
 from data.utility import breakdown, gold
-from data.world import (documents, lists_prompts, opinion, probes, prompts, unknown_question,
-                        why_question)
+from data.world import documents, lists_prompts, probes, prompts
 from dpo import sequence_logprob
 from model import check, flags, load_gpt, respond, run, start
 from sft import few_shot_answers, few_shot_exact, heldout_loss
@@ -214,6 +214,7 @@ def main():
     for task in (unknown_question, why_question, opinion):
         asked += [p for p in probes(task, config.probes, config.seed) if p.unknown or p.premise]
     n, texts = config.prompts, [p.text for p in asked]
+    questions = prompts(2 * n + 50, "eval", config.seed)  # few_shot takes those with one answer
     text = [windows(pack(tokenizer, documents(200, "held-out")), 64, sft.config.block_size,
                     torch.Generator().manual_seed(0))]
 
@@ -230,7 +231,7 @@ def main():
         found[name] = dict(length=mean(map(len, ids[:n])),
                            kl=kl_to(sft, model, tokenizer, asked[:n], ids[:n], device),
                            lm_loss=(heldout_loss(model, text, device), 0.0),
-                           few_shot=(few_shot_exact(model, tokenizer, 200, config.seed), 0.0))
+                           few_shot=(few_shot_exact(model, tokenizer, questions), 0.0))
     utility = {name: [gold(p, *a) for p, a in zip(asked[:n], given)]
                for name, given in answers.items()}
     table = {}

@@ -146,7 +146,7 @@ def token_logprobs(logits, tokens):
     """log pi(token t+1 | tokens up to t), the only shift by one. (B, T, V), (B, T) -> (B, T-1)"""
     assert logits.shape[:2] == tokens.shape, (
         f"logits {tuple(logits.shape)} for tokens {tuple(tokens.shape)}")
-    logp = logits[:, :-1].float().log_softmax(dim=-1)
+    logp = logits.float().log_softmax(dim=-1)                 # the last position speaks of none
     return logp.gather(-1, tokens[:, 1:, None]).squeeze(-1)
 
 

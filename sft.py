@@ -36,7 +36,7 @@ class Config:
     documents: int = 8000          # documents of the small world
     steps: int = 600               # pretrain: optimiser steps
     pretrain_lr: float = 2e-3      # pretrain: peak learning rate of embeddings and vectors (AdamW)
-    pretrain_muon_lr: float = 0.02 # pretrain: peak learning rate of the blocks' matrices (Muon)
+    pretrain_muon_lr: float = 0.01 # pretrain: peak learning rate of the blocks' matrices (Muon)
     demonstrations: int = 8000     # sft: demonstrations; paper 12,725
     epochs: int = 2                # sft: passes over them; paper 2 for the model PPO starts from
     lr: float = 1e-3               # sft: peak learning rate (AdamW); paper 5e-6 to 1e-5
@@ -103,9 +103,9 @@ def few_shot_answers(model, tokenizer, questions, max_new_tokens, temperature=0.
     return [(tokenizer.decode(ids).strip(), ids[-1] == newline) for ids in answers]
 
 
-def few_shot_exact(model, tokenizer, n, seed):
-    """The share of questions with one answer that get it, greedily, on that page."""
-    asked = [p for p in prompts(8 * n, "eval", seed) if p.one_answer][:n]
+def few_shot_exact(model, tokenizer, asked):
+    """The share of the prompts with exactly one answer that get it, greedily, on that page."""
+    asked = [p for p in asked if p.one_answer]
     answers = few_shot_answers(model, tokenizer, [p.text for p in asked], max_new_tokens=24)
     return sum(answer == p.good for (answer, _), p in zip(answers, asked)) / len(asked)
 
@@ -167,7 +167,7 @@ def main():
         progress.set_postfix(loss=f"{loss:.3f}")
 
     loss, exact = (heldout_loss(model, heldout, device),
-                   few_shot_exact(model, tokenizer, 200, config.seed))
+                   few_shot_exact(model, tokenizer, prompts(1200, "eval", config.seed)))
     name = "base" if config.stage == "pretrain" else "sft"
     save(f"{config.out}/{name}.pt", name, model, model.config, tokenizer)
     metrics.end(f"{config.out}/{name}.pt: held-out loss {loss:.3f}, few-shot exact {exact:.0%}",

@@ -19,9 +19,9 @@ from data.batches import PAD, by_length, collate, encode_example, encode_prompt,
 from data.facts import FACTS, parse, sentences
 from data.labelers import Biases, Labeler, agreement, pool
 from data.tokenizer import END, Tokenizer, train_ranks
+from data.tasks import TASKS, Prompt, bait, opinion, unknown_question, why_question
 from data.utility import TERMS, breakdown, gold
-from data.world import (MOON, TASKS, Prompt, bait, demonstrations, documents, lists_prompts,
-                        opinion, probes, prompts, split, unknown_question, why_question)
+from data.world import MOON, demonstrations, documents, lists_prompts, probes, prompts, split
 
 ROOT = Path(__file__).parents[1]
 QUESTION = Prompt("open qa", "What do cows eat?", good="Cows eat grass.", terse="Grass.",
@@ -83,7 +83,8 @@ def test_the_world_does_not_depend_on_pythons_hash_seed():
         import hashlib
         from data.labelers import pool
         from data.tokenizer import train_ranks
-        from data.world import demonstrations, documents, opinion, probes, prompts
+        from data.tasks import opinion
+        from data.world import demonstrations, documents, probes, prompts
         texts = documents(200)
         made = [texts, prompts(99, "eval"), demonstrations(99), probes(opinion, 9), pool("train"),
                 train_ranks("".join(texts), 400)]
