@@ -17,8 +17,8 @@ from data import comparisons
 from data.batches import by_length, collate
 from data.utility import mean_gold
 from data.world import prompts
-from model import (Metrics, adamw, check, flags, load_gpt, respond, run, save, set_lr, start,
-                   token_logprobs)
+from model import load_gpt, respond, save, token_logprobs
+from plumbing import Metrics, adamw, check, flags, run, set_lr, start
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from data.tasks import opinion, unknown_question, why_question
 from data.utility import breakdown, gold
 from data.world import documents, lists_prompts, probes, prompts
 from dpo import sequence_logprob
-from model import check, flags, load_gpt, respond, run, start
+from model import load_gpt, respond
+from plumbing import check, flags, run, start
 from sft import few_shot_answers, few_shot_exact, heldout_loss
 
 MODELS = {"base": "python sft.py --stage pretrain", "sft": "python sft.py --stage sft",

@@ -10,15 +10,10 @@ Shapes everywhere: B batch, T tokens, C channels, H heads, D head size, V vocabu
 prompt. Arrays about actions are (B, T-1): index t speaks about tokens[:, t+1].
 """
 
-import argparse
 import dataclasses
-import inspect
-import json
 import math
 import os
-import re
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +23,7 @@ from torch.nn import functional as F
 
 from data.batches import PAD, encode_prompt
 from data.tokenizer import Tokenizer
+from plumbing import check, fail, flags, run, start
 
 # --- network --------------------------------------------------------------------------------------
 
@@ -207,7 +203,7 @@ def pick(logits, temperature, generator):
     return torch.searchsorted(cdf, u, right=True).squeeze(1).clamp(max=cdf.shape[-1] - 1)
 
 
-def respond(model, tokenizer, texts, max_new_tokens, temperature=1.0, generator=None, batch=256):
+def respond(model, tokenizer, texts, max_new_tokens, temperature=1.0, generator=None, batch=512):
     """Texts -> a list of response ids for each, in order; the last is end-of-text if it ended."""
     check(max_new_tokens > 0, "--max-new-tokens must be at least 1")
     prompts = [encode_prompt(tokenizer, text) for text in texts]
@@ -225,91 +221,7 @@ def respond(model, tokenizer, texts, max_new_tokens, temperature=1.0, generator=
     return responses
 
 
-# --- plumbing: what no paper mentions -------------------------------------------------------------
-
-
-def fail(message):
-    """What the user can mend: one line, exit status 1, no traceback."""
-    sys.exit(f"error: {message}")
-
-
-def check(condition, message):
-    if not condition:
-        fail(message)
-
-
-def run(main):
-    """Calls a script's main. An interrupt exits with 130; checkpoints are only replaced whole."""
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("\ninterrupted; what was saved before is whole, "
-              "run the same command to start this stage again", file=sys.stderr)
-        sys.exit(130)
-    except OSError as e:
-        fail(f"{e.filename or 'writing to --out'}: {e.strerror or e}; "
-             "check the path and the room on the disk")
-
-
-def flags(Config, description):
-    """Flags from a frozen dataclass; a field's trailing comment is its help. -> a Config"""
-    parser = argparse.ArgumentParser(description=description.strip().splitlines()[0],
-                                     allow_abbrev=False)
-    comments = dict(re.findall(r"^    (\w+): .*?#\s*(.*)$", inspect.getsource(Config), re.M))
-    for field in dataclasses.fields(Config):
-        names, help = (["--" + field.name.replace("_", "-")],
-                       comments.get(field.name, "").replace("%", "%%"))
-        if field.type is bool:
-            parser.add_argument(*names, action=argparse.BooleanOptionalAction,
-                                default=field.default, help=help)
-        else:
-            parser.add_argument(*names, type=field.type,
-                                default=field.default, help=f"{help} [{field.default}]")
-    parser.error = lambda message: fail(f"{message}; see --help")
-    config = Config(**vars(parser.parse_args()))
-    for field in dataclasses.fields(Config):  # counts and learning rates; scripts check the rest
-        value, name = getattr(config, field.name), "--" + field.name.replace("_", "-")
-        if field.type is int and field.default > 0 or name.endswith("lr"):
-            check(value > 0, f"{name} {value} must be above 0")
-        if field.type is float:
-            check(math.isfinite(value), f"{name} {value} is not a finite number")
-    return config
-
-
-def start(seed, device):
-    """Seeds everything. -> device, a CPU generator for batches"""
-    torch.manual_seed(seed)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError):
-        fail(f"--device {device} is not there; use auto or cpu")
-    return torch.device(device), torch.Generator().manual_seed(seed)
-
-
-def adamw(model, lr, weight_decay=0.0, betas=(0.9, 0.95)):
-    """AdamW with the paper's betas (appendix C). Only matrices decay, not biases or layer norms."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [dict(params=matrices, weight_decay=weight_decay),
-              dict(params=vectors, weight_decay=0.0)]
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
-
-
-def muon_and_adamw(model, muon_lr, lr, weight_decay=0.0):
-    """Muon for the matrices of the blocks, AdamW for embeddings, biases and layer norms."""
-    # differs from the paper (Adam for all): learns in half the steps, and fine-tuning forgets less
-    inside = lambda name, p: p.ndim == 2 and ".h." in name
-    matrices = [p for name, p in model.named_parameters() if inside(name, p)]
-    others = [p for name, p in model.named_parameters() if not inside(name, p)]
-    return (torch.optim.Muon(matrices, lr=muon_lr, weight_decay=weight_decay),
-            torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True))
-
-
-def set_lr(optimizer, lr):
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+# --- checkpoints ----------------------------------------------------------------------------------
 
 
 def save(path, stage, model, config, tokenizer):
@@ -355,30 +267,6 @@ def load_gpt(path, made_by, device="cpu"):
     """-> GPT in evaluation mode, tokenizer"""
     config, tokenizer, weights = load(path, made_by, device)
     return load_weights(GPT(config).to(device), weights, path), tokenizer
-
-
-class Metrics:
-    """One JSON line a step in out/metrics/<stage>.jsonl."""
-
-    def __init__(self, out, stage):
-        self.path, self.began = Path(out) / "metrics" / f"{stage}.jsonl", time.time()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "w")
-
-    def log(self, step, **values):
-        values = {key: value.item() if torch.is_tensor(value) else float(value)
-                  for key, value in values.items()}
-        bad = [key for key, value in values.items() if not math.isfinite(value)]
-        check(not bad, f"{bad} is not finite at step {step}; nothing was saved, "
-              "try lower learning rates (the flags that end in lr)")
-        self.file.write(json.dumps(dict(step=step, **values)) + "\n")
-        self.file.flush()
-
-    def end(self, reached, **values):
-        """The stage's last line, on the screen and in the file."""
-        seconds = time.time() - self.began
-        self.log(-1, seconds=seconds, **values)
-        print(f"{reached}, in {seconds:.0f} s")
 
 
 # --- chat -----------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from data.batches import by_length, encode_prompt, pack, windows
 from data.utility import mean_gold
 from data.world import documents, prompts
-from model import (Metrics, adamw, check, flags, load_gpt, masked_mean, respond, run, sample, save,
-                   set_lr, start, token_logprobs)
+from model import load_gpt, masked_mean, respond, sample, save, token_logprobs
+from plumbing import Metrics, adamw, check, flags, run, set_lr, start
 from reward import load_reward, score
 from sft import lm_loss
 

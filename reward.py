@@ -24,8 +24,8 @@ from data.batches import by_length, collate, encode_example, encode_prompt
 from data.labelers import Biases, agreement, pool
 from data.utility import gold
 from data.world import demonstrations, prompts
-from model import (GPT, Metrics, check, flags, load, load_gpt, load_weights, muon_and_adamw,
-                   respond, run, save, set_lr, start)
+from model import GPT, load, load_gpt, load_weights, respond, save
+from plumbing import Metrics, check, flags, muon_and_adamw, run, set_lr, start
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from data.batches import by_length, collate, encode_example, pack, windows
 from data.tokenizer import Tokenizer, train_ranks
 from data.world import demonstrations, documents, prompts
-from model import (GPT, GPTConfig, Metrics, check, flags, load_gpt, masked_mean, muon_and_adamw,
-                   run, sample, save, set_lr, start, token_logprobs)
+from model import GPT, GPTConfig, load_gpt, masked_mean, sample, save, token_logprobs
+from plumbing import Metrics, check, flags, muon_and_adamw, run, set_lr, start
 
 
 @dataclass(frozen=True)

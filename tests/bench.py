@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import ppo
 from data.batches import encode_prompt
 from data.world import prompts
-from model import GPT, GPTConfig, adamw, load_gpt, sample
+from model import GPT, GPTConfig, load_gpt, sample
+from plumbing import adamw
 from sft import lm_loss
 
 try:

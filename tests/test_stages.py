@@ -14,6 +14,7 @@ import torch
 import dpo
 import eval as evaluation
 import model
+import plumbing
 import ppo
 import reward
 import sft
@@ -27,7 +28,7 @@ SHORT = "--max-new-tokens 24"
 def call(module, out, flags=""):
     """One stage as from the command line."""
     sys.argv = [f"{module.__name__}.py", "--out", str(out), *flags.split()]
-    model.run(module.main)
+    plumbing.run(module.main)
 
 
 @pytest.fixture(scope="module")
@@ -240,14 +241,14 @@ def test_end_of_text_and_bytes_that_are_not_utf8_in_a_text_do_no_harm(copy):
 def test_one_prompt_is_answered_from_the_command_line(copy, capsys):
     for prompt in (MOON, "<|endoftext|>", b"caf\xe9 \xff".decode(errors="surrogateescape")):
         sys.argv = ["model.py", str(copy / "ppo.pt"), "--prompt", prompt, "--max-new-tokens", "8"]
-        model.run(model.main)
+        plumbing.run(model.main)
         assert capsys.readouterr().out.endswith("\n")
 
 
 def test_a_prompt_longer_than_the_context_is_refused(copy):
     sys.argv = ["model.py", str(copy / "ppo.pt"), "--prompt", "cows eat grass " * 100]
     with pytest.raises(SystemExit, match="^error: a prompt has .* shorten it.*$"):
-        model.run(model.main)
+        plumbing.run(model.main)
 
 
 @pytest.mark.parametrize("module, flags, named", [
