@@ -39,8 +39,8 @@ class Config:
     out: str = "out"               # folder of checkpoints and metrics
     seed: int = 0                  # of the evaluation prompts and of sampling
     device: str = "auto"           # cpu, cuda or auto
-    prompts: int = 600             # evaluation prompts
-    probes: int = 150              # further prompts about unknown things and with false premises
+    prompts: int = 500             # evaluation prompts
+    probes: int = 120              # further prompts about unknown things and with false premises
     max_new_tokens: int = 48       # longest answer
     seeds: str = ""                # folders, "out-0,out-1": only print mean and spread over them
 

@@ -33,7 +33,7 @@ class Config:
     out: str = "out"               # folder of checkpoints and metrics
     seed: int = 0                  # of everything random
     device: str = "auto"           # cpu, cuda or auto
-    prompts: int = 3500            # prompts with rankings to train on; paper 33,207
+    prompts: int = 3000            # prompts with rankings to train on; paper 33,207
     heldout_prompts: int = 300     # prompts with rankings to measure on
     k: int = 0                     # answers a prompt; 0 draws it from 4 to 9 as in the paper
     max_new_tokens: int = 48       # longest answer

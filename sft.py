@@ -37,7 +37,7 @@ class Config:
     steps: int = 600               # pretrain: optimiser steps
     pretrain_lr: float = 2e-3      # pretrain: peak learning rate of embeddings and vectors (AdamW)
     pretrain_muon_lr: float = 0.01 # pretrain: peak learning rate of the blocks' matrices (Muon)
-    demonstrations: int = 8000     # sft: demonstrations; paper 12,725
+    demonstrations: int = 7000     # sft: demonstrations; paper 12,725
     epochs: int = 2                # sft: passes over them; paper 2 for the model PPO starts from
     lr: float = 1e-3               # sft: peak learning rate (AdamW); paper 5e-6 to 1e-5
     muon_lr: float = 0.005         # sft: peak learning rate (Muon)
