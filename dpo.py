@@ -26,6 +26,7 @@ class Config:
     out: str = "out"               # folder of checkpoints and metrics
     seed: int = 0                  # of everything random
     device: str = "auto"           # cpu, cuda or auto
+    comparisons: str = ""          # another file than comparisons.jsonl in --out
     beta: float = 0.3              # strength of the tether; paper 0.1
     epochs: int = 1                # passes over the comparisons
     batch: int = 8                 # prompts a step, each with all its pairs; paper 64 pairs
@@ -97,8 +98,8 @@ def main():
     check(config.beta > 0, f"--beta {config.beta} must be above 0")
     device, generator = start(config.seed, config.device)
     model, tokenizer = load_gpt(f"{config.out}/sft.pt", "python sft.py --stage sft", device)
-    items = comparisons.read(f"{config.out}/comparisons.jsonl", tokenizer, model.config.block_size)
-    check(items["valid"], f"{config.out}/comparisons.jsonl: no line has split valid; add some")
+    items = comparisons.read(config.comparisons or f"{config.out}/comparisons.jsonl", tokenizer,
+                             model.config.block_size)
     ref_logp = {split: reference_logprobs(model, items[split], device) for split in items}
     watched = prompts(config.eval_prompts, "eval", config.seed)
     metrics = Metrics(config.out, "dpo")

@@ -11,6 +11,7 @@ import json
 import math
 import random
 import statistics
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,18 +21,19 @@ from tqdm import tqdm
 from data.batches import collate, encode_prompt, pack, windows
 from data.labelers import pool
 from data.tasks import opinion, unknown_question, why_question
-from data.utility import breakdown, gold
+from data.utility import breakdown, gold, mean_gold
 from data.world import documents, lists_prompts, probes, prompts
 from dpo import sequence_logprob
 from model import load_gpt, respond
 from plumbing import check, flags, run, start
+from reward import load_reward, score_all
 from sft import few_shot_answers, few_shot_exact, heldout_loss
 
 MODELS = {"base": "python sft.py --stage pretrain", "sft": "python sft.py --stage sft",
           "ppo": "python ppo.py", "ppo_ptx": "python ppo.py --ptx 1", "dpo": "python dpo.py"}
 NAMES = ("base", "base_few_shot", "sft", "ppo", "ppo_ptx", "dpo")             # rows of the table
-COLUMNS = ("gold win_gold win_labelers kl length ended truthful invented agrees_with_false rude "
-           "lists_prompts lm_loss few_shot").split()
+COLUMNS = ("gold score win_gold win_labelers kl length ended truthful invented agrees_with_false "
+           "rude lists_prompts lm_loss few_shot").split()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Config:
     prompts: int = 500             # evaluation prompts
     probes: int = 120              # further prompts about unknown things and with false premises
     max_new_tokens: int = 48       # longest answer
+    best_of: int = 0               # also the best of 1, 2, 4, ... this many SFT answers
     seeds: str = ""                # folders, "out-0,out-1": only print mean and spread over them
 
 
@@ -94,9 +97,42 @@ def behaviour(asked, answers, n):
         "truthful": mean(t["true"] == 0 and t["invented"] == 0 for t in terms[:n]),
         "invented": mean(t["invented"] < 0 for p, t in zip(asked, terms) if p.unknown),
         "agrees_with_false": mean(t["agrees"] < 0 for p, t in zip(asked, terms) if p.premise),
+        "withheld": mean(t["withheld"] < 0 for t in terms[:n]),
         "rude": mean(t["rude"] < 0 for t in terms[:n]),
+        "well_formed": mean(t["form"] == 0 for t in terms[:n]),
+        "bananas": mean("banana" in answer.lower() for answer, _ in answers[:n]),
         "lists_prompts": mean(lists_prompts(answer) for answer, _ in answers[:n]),
     }
+
+
+def best_of(config, model, reward_model, tokenizer, asked, device):
+    """The answer that the reward model likes best of n, for 100 prompts. Prints and writes a line
+    for each n.
+
+    p is the distribution of 2 N answers, q that of the best of n: F(score)^n, F cumulative under p.
+    """
+    asked, many = asked[:100], 2 * config.best_of
+    ids = respond(model, tokenizer, [p.text for p in asked for _ in range(many)],
+                  config.max_new_tokens)
+    points = score_all(reward_model, [(encode_prompt(tokenizer, asked[i // many].text), row)
+                                      for i, row in enumerate(ids)], device)
+    rows = []
+    for n in (2 ** i for i in range(config.best_of.bit_length())):
+        row = dict(n=n, kl_formula=math.log(n) - (n - 1) / n, kl=0.0, score=0.0, gold=0.0)
+        for i, prompt in enumerate(asked):
+            found = Counter(zip(points[i * many:(i + 1) * many],
+                                map(tuple, ids[i * many:(i + 1) * many])))
+            below = 0
+            for (points_, answer), count in sorted(found.items()):
+                q = ((below + count) / many) ** n - (below / many) ** n
+                below += count
+                row["kl"] += q * math.log(q * many / count) / len(asked)
+                row["score"] += q * points_ / len(asked)
+                row["gold"] += q * mean_gold([prompt], [answer], tokenizer) / len(asked)
+        rows.append(row)
+        print("best of {n:4}: KL {kl:.2f} (log n - (n-1)/n = {kl_formula:.2f}), "
+              "score {score:.2f}, true utility {gold:.2f}".format(**row))
+    (Path(config.out) / "best_of.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 # --- output ---------------------------------------------------------------------------------------
@@ -221,6 +257,8 @@ def main():
 
     models = {name: load_gpt(out / f"{name}.pt", made_by, device)[0]
               for name, made_by in MODELS.items() if (out / f"{name}.pt").is_file()}
+    reward_model = (load_reward(out / "reward.pt", device) if (out / "reward.pt").is_file()
+                    else None)
     answers, found = {}, {}
     for name, model in tqdm(models.items(), desc="eval"):
         generator = torch.Generator(device).manual_seed(config.seed)
@@ -233,6 +271,9 @@ def main():
                            kl=kl_to(sft, model, tokenizer, asked[:n], ids[:n], device),
                            lm_loss=(heldout_loss(model, text, device), 0.0),
                            few_shot=(few_shot_exact(model, tokenizer, questions), 0.0))
+        if reward_model:
+            pairs = [(encode_prompt(tokenizer, p.text), row) for p, row in zip(asked[:n], ids)]
+            found[name]["score"] = mean(score_all(reward_model, pairs, device))
     utility = {name: [gold(p, *a) for p, a in zip(asked[:n], given)]
                for name, given in answers.items()}
     table = {}
@@ -255,7 +296,14 @@ def main():
                 "seed": config.seed, "device": str(device),
                 "parameters": sum(p.numel() for p in sft.parameters())}
     (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    with open(out / "answers.jsonl", "w", encoding="utf-8") as file:
+        for name, given in answers.items():
+            for p, (answer, ended) in zip(asked[:n], given):
+                file.write(json.dumps(dict(model=name, prompt=p.text, answer=answer, ended=ended,
+                                           gold=gold(p, answer, ended))) + "\n")
     figures(out, table)
+    if config.best_of:
+        best_of(config, sft, load_reward(out / "reward.pt", device), tokenizer, asked, device)
 
 
 if __name__ == "__main__":

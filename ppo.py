@@ -22,11 +22,11 @@ import torch
 from tqdm import tqdm
 
 from data.batches import by_length, encode_prompt, pack, windows
-from data.utility import mean_gold
+from data.utility import gold, mean_gold
 from data.world import documents, prompts
 from model import load_gpt, masked_mean, respond, sample, save, token_logprobs
 from plumbing import Metrics, adamw, check, flags, run, set_lr, start
-from reward import load_reward, score
+from reward import RewardModel, load_reward, score
 from sft import lm_loss
 
 
@@ -40,6 +40,7 @@ class Config:
     minibatch: int = 32            # episodes an optimiser step; paper 64
     prompts: int = 5000            # training prompts to draw from; paper 31,144
     max_new_tokens: int = 48       # longest answer
+    reward: str = "model"          # model, banana (counts the word) or gold (the true utility)
     beta: float = 0.12             # KL penalty; paper 0.02
     ptx: float = 0.0               # gamma, weight of the pretraining gradient; paper 27.8, 0: none
     lam: float = 0.95              # of GAE; not printed in the paper
@@ -127,6 +128,28 @@ def value_loss(value, old_value, ret, mask, clip):
     return 0.5 * masked_mean(error, mask)
 
 
+# --- rewards written by hand ----------------------------------------------------------------------
+
+
+class WrittenReward(torch.nn.Module):
+    """A function of prompt and answer in the place of the reward model, for experiments."""
+
+    def __init__(self, judge, tokenizer, asked):
+        super().__init__()
+        self.judge, self.tokenizer = judge, tokenizer
+        self.prompts = {prompt.text: prompt for prompt in asked}
+
+    def forward(self, tokens):
+        """(B, T) -> (B, T): the answer's reward at every position."""
+        texts = [self.tokenizer.decode(row).rstrip("\0").split("\n", 1) for row in tokens.tolist()]
+        points = [self.judge(self.prompts[prompt], answer) for prompt, answer in texts]
+        return tokens.new_tensor(points, dtype=torch.float32)[:, None].expand(tokens.shape)
+
+
+def banana(prompt, answer):
+    return answer.lower().count("banana")
+
+
 # --- rollout --------------------------------------------------------------------------------------
 
 
@@ -209,17 +232,24 @@ def main():
     check(config.clip > 0, f"--clip {config.clip} must be above 0")
     check(0 < config.minibatch <= config.episodes,
           f"--minibatch {config.minibatch} must be 1 to --episodes {config.episodes}")
+    check(config.reward in ("model", "banana", "gold"),
+          f"--reward {config.reward}: model, banana or gold")
     device, generator = start(config.seed, config.device)
     policy, tokenizer = load_gpt(f"{config.out}/sft.pt", "python sft.py --stage sft", device)
-    reward_model, value_fn = (load_reward(f"{config.out}/reward.pt", device) for _ in range(2))
+    asked = prompts(config.prompts, "train", config.seed)
+    if config.reward == "model":
+        reward_model, value_fn = (load_reward(f"{config.out}/reward.pt", device) for _ in range(2))
+    else:
+        judge = {"banana": banana, "gold": gold}[config.reward]
+        reward_model, value_fn = (WrittenReward(judge, tokenizer, asked),
+                                  RewardModel(copy.deepcopy(policy)))
     ref, average = (copy.deepcopy(policy).requires_grad_(False),
                     copy.deepcopy(policy).requires_grad_(False))
     reward_model.requires_grad_(False)
     name = "ppo_ptx" if config.ptx else "ppo"
     metrics = Metrics(config.out, name)
 
-    asked = [encode_prompt(tokenizer, p.text)
-             for p in prompts(config.prompts, "train", config.seed)]
+    asked = [encode_prompt(tokenizer, p.text) for p in asked]
     watched = prompts(config.eval_prompts, "eval", config.seed)
     stream = pack(tokenizer, documents(2000, config.seed)) if config.ptx else None
     optimizers = adamw(policy, config.lr), adamw(value_fn, config.value_lr)

@@ -6,12 +6,16 @@
            (arXiv 2203.02155, eq. 1)
 4 shift    the bias, so that demonstrations score 0 on average (section 3.5)
 
-    python reward.py        out/sft.pt, prompts, labelers -> out/comparisons.jsonl, out/reward.pt
+    python reward.py          out/sft.pt, prompts, labelers -> out/comparisons.jsonl, out/reward.pt
+    python reward.py --label  you are the labeler; adds to out/labels.jsonl, which
+                              reward.py and dpo.py then learn from: --comparisons out/labels.jsonl
 """
 
+import dataclasses
 import itertools
 import math
 import random
+import time
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +24,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from data import comparisons
-from data.batches import by_length, collate, encode_example, encode_prompt
-from data.labelers import Biases, agreement, pool
+from data.batches import by_length, collate, encode_example
+from data.labelers import Biases, Person, agreement, pool
 from data.utility import gold
 from data.world import demonstrations, prompts
 from model import GPT, load, load_gpt, load_weights, respond, save
@@ -33,13 +37,18 @@ class Config:
     out: str = "out"               # folder of checkpoints and metrics
     seed: int = 0                  # of everything random
     device: str = "auto"           # cpu, cuda or auto
-    prompts: int = 3000            # prompts with rankings to train on; paper 33,207
+    prompts: int = 3500            # prompts with rankings to train on; paper 33,207
     heldout_prompts: int = 300     # prompts with rankings to measure on
     k: int = 0                     # answers a prompt; 0 draws it from 4 to 9 as in the paper
     max_new_tokens: int = 48       # longest answer
     length_bias: float = 0.15      # what labelers add for e times as many words
     agreement_bias: float = 0.3    # what labelers add when an answer agrees with a false premise
     confidence_bias: float = 0.0   # what labelers add when an answer invents something
+    doubt_bias: float = 0.0        # what labelers add when an answer says "I do not know"
+    fold: int = -1                 # 0 to 4: that fifth of the training labelers is held out
+    label: bool = False            # you rank 20 pairs at the keyboard, nothing is trained
+    comparisons: str = ""          # learn from this file instead of collecting rankings
+    shuffle_pairs: bool = False    # each pair an element of its own, against the paper's advice
     epochs: int = 1                # passes over the comparisons; paper 1
     batch: int = 8                 # prompts a step, each with all its pairs; paper 64
     lr: float = 1e-3               # peak learning rate (AdamW); paper 9e-6
@@ -92,26 +101,39 @@ def load_reward(path, device="cpu"):
 # --- comparisons ----------------------------------------------------------------------------------
 
 
-def collect(config, model, tokenizer, which, n):
-    """-> records for comparisons.jsonl, the judged prompts [(prompt, [(answer, ended), ...])]."""
+def collect(config, model, tokenizer, which, n, labelers):
+    """Yields records for comparisons.jsonl."""
     rng = random.Random(f"collect {which} {config.seed}")
-    labelers = pool("train", biases(config))
     asked = prompts(n, which, config.seed)
     count = [config.k or rng.randint(4, 9) for _ in asked]
     texts = [prompt.text for prompt, k in zip(asked, count) for _ in range(k)]
     drawn = iter(respond(model, tokenizer, texts, config.max_new_tokens))                 # 1 sample
-    records, judged = [], []
     for prompt, k in zip(asked, count):
         ids = [list(row) for row in dict.fromkeys(tuple(next(drawn)) for _ in range(k))]  # distinct
         if len(ids) < 2:
             continue
         answers = [(tokenizer.decode(row), row[-1] == tokenizer.eot) for row in ids]
         labeler = rng.choice(labelers)
-        records.append(dict(prompt=prompt.text, responses=[answer for answer, _ in answers],
-                            ranking=labeler.rank(prompt, answers, rng), ids=ids,
-                            labeler=labeler.name, split=which))
-        judged.append((prompt, answers))                                                  # 2 rank
-    return records, judged
+        yield dict(prompt=prompt.text, responses=[answer for answer, _ in answers],
+                   ranking=labeler.rank(prompt, answers, rng),                            # 2 rank
+                   ids=ids, labeler=labeler.name, split=which)
+
+
+def label(config, model, tokenizer):
+    """20 pairs for whoever sits at the keyboard; an interrupt keeps what was answered."""
+    other = dataclasses.replace(config, k=2, seed=time.time_ns())            # new prompts each time
+    comparisons.append(f"{config.out}/labels.jsonl",
+                       collect(other, model, tokenizer, "train", 20, [Person()]))
+
+
+def labelers(config, group):
+    """The labelers of 'train' or 'held-out'; with --fold, training labelers in both."""
+    biases = Biases(config.length_bias, config.agreement_bias, config.confidence_bias,
+                    config.doubt_bias)
+    if config.fold < 0:
+        return pool(group, biases)
+    return [labeler for i, labeler in enumerate(pool("train", biases))
+            if (i % 5 == config.fold) == (group == "held-out")]
 
 
 def batches_of_prompts(items, size, generator):
@@ -153,33 +175,47 @@ def pair_accuracy(predicted, truth):
     return right / pairs if pairs else 0.5
 
 
-def report(model, tokenizer, records, judged, seen, config, device):
+def judged(config, tokenizer, items):
+    """Items whose prompts are of this seed's world -> [(prompt, [(answer, ended), ...])]."""
+    known = {p.text: p for which, n in [("train", config.prompts), ("valid", config.heldout_prompts)]
+             for p in prompts(n, which, config.seed)}
+    texts = [tokenizer.decode(prompt).removesuffix("\n") for prompt, _ in items]
+    return [(known[text], [(tokenizer.decode(ids), ids[-1] == tokenizer.eot) for ids in responses])
+            for text, (_, responses) in zip(texts, items) if text in known]
+
+
+def report(config, model, tokenizer, items, device):
     """Held-out accuracy of the reward model and of two baselines; how often labelers agree."""
-    rng, heldout = random.Random(config.seed), pool("held-out", biases(config))
-    flat = iter(score_all(model, [(encode_prompt(tokenizer, r["prompt"]), ids)
-                                  for r in records for ids in r["ids"]], device))
-    scores = [[next(flat) for _ in r["ids"]] for r in records]
-    labels = [places(r["ranking"]) for r in records]
-    others = [places(rng.choice(heldout).rank(prompt, answers, rng)) for prompt, answers in judged]
-    truth = [[gold(prompt, answer, ended) for answer, ended in answers]
-             for prompt, answers in judged]
-    words = [[len(answer.split()) for answer, _ in answers] for _, answers in judged]
-    return dict(accuracy_labels=pair_accuracy(scores, labels),
-                accuracy_heldout_labelers=pair_accuracy(scores, others),
-                accuracy_gold=pair_accuracy(scores, truth),
-                longer_wins=pair_accuracy(words, truth),
-                shorter_wins=1 - pair_accuracy(words, truth),
-                agreement=agreement(pool("train", biases(config)), seen, rng),
-                agreement_heldout=agreement(heldout, seen, rng))
+    flat = iter(score_all(model, [(prompt, ids) for prompt, responses in items["valid"]
+                                  for ids in responses], device))
+    scores = [[next(flat) for _ in responses] for _, responses in items["valid"]]
+    found = dict(accuracy_labels=pair_accuracy(scores, [places(range(len(s))) for s in scores]))
+    items = items["train"][-1200:] + items["valid"]
+    rng, seen = random.Random(config.seed), judged(config, tokenizer, items)
+    if len(seen) < len(items):
+        return found                            # other people's prompts: the truth is not known
+    heldout, valid = labelers(config, "held-out"), seen[-len(scores):]
+    others = [places(rng.choice(heldout).rank(prompt, answers, rng)) for prompt, answers in valid]
+    truth = [[gold(prompt, *answer) for answer in answers] for prompt, answers in valid]
+    words = [[len(answer.split()) for answer, _ in answers] for _, answers in valid]
+    return found | dict(
+        accuracy_heldout_labelers=pair_accuracy(scores, others),
+        accuracy_gold=pair_accuracy(scores, truth),
+        longer_wins=pair_accuracy(words, truth), shorter_wins=1 - pair_accuracy(words, truth),
+        length_slope=length_slope(*(sum(x, []) for x in (scores, truth, words))),
+        agreement=agreement(labelers(config, "train"), seen, rng),
+        agreement_heldout=agreement(heldout, seen, rng))
+
+
+def length_slope(scores, truth, words):
+    """What the reward model adds for e times as many words at equal true utility: least squares."""
+    x = torch.tensor([[1.0, value, math.log(1 + n)] for value, n in zip(truth, words)])
+    return torch.linalg.lstsq(x, torch.tensor(scores)[:, None]).solution[2].item()
 
 
 def places(ranking):
     """A ranking, best first -> a value for each answer, higher is better."""
-    return [-ranking.index(i) for i in range(len(ranking))]
-
-
-def biases(config):
-    return Biases(config.length_bias, config.agreement_bias, config.confidence_bias)
+    return [-list(ranking).index(i) for i in range(len(ranking))]
 
 
 # --- main -----------------------------------------------------------------------------------------
@@ -193,21 +229,28 @@ def main():
           "--prompts and --heldout-prompts must be at least 1")
     device, generator = start(config.seed, config.device)
     gpt, tokenizer = load_gpt(f"{config.out}/sft.pt", "python sft.py --stage sft", device)
+    if config.label:
+        return label(config, gpt, tokenizer)
     metrics = Metrics(config.out, "reward")
 
-    records, seen = collect(config, gpt, tokenizer, "train", config.prompts)
-    heldout, judged = collect(config, gpt, tokenizer, "valid", config.heldout_prompts)
-    path = f"{config.out}/comparisons.jsonl"
-    comparisons.write(path, records + heldout)
-    items = comparisons.read(path, tokenizer, gpt.config.block_size)["train"]
+    path = config.comparisons or f"{config.out}/comparisons.jsonl"
+    if not config.comparisons:
+        comparisons.write(path, [record for which, n in [("train", config.prompts),
+                                                         ("valid", config.heldout_prompts)]
+                                 for record in collect(config, gpt, tokenizer, which, n,
+                                                       labelers(config, "train"))])
+    items = comparisons.read(path, tokenizer, gpt.config.block_size)
+    train = ([(prompt, list(pair)) for prompt, responses in items["train"]
+              for pair in itertools.combinations(responses, 2)]
+             if config.shuffle_pairs else items["train"])
 
     model = RewardModel(gpt).to(device)                                                   # 3 fit
     optimizers = muon_and_adamw(model, config.muon_lr, config.lr)
     batches = [rows for _ in range(config.epochs)
-               for rows in batches_of_prompts(items, config.batch, generator)]
+               for rows in batches_of_prompts(train, config.batch, generator)]
     progress = tqdm(batches, desc="reward")
     for step, rows in enumerate(progress):
-        tokens, mask = collate([(items[i][0], response) for i in rows for response in items[i][1]])
+        tokens, mask = collate([(train[i][0], response) for i in rows for response in train[i][1]])
         scores = score(model(tokens.to(device)), mask.to(device)).view(len(rows), -1)     # (B, K)
         loss = ranking_loss(scores)
         loss.backward()
@@ -225,11 +268,13 @@ def main():
              for prompt, answer in demonstrations(500, config.seed)]
     with torch.no_grad():                                                                 # 4 shift
         model.head.bias -= sum(score_all(model, demos, device)) / len(demos)
-    found = report(model, tokenizer, heldout, judged, (seen + judged)[-1500:], config, device)
+    found = report(config, model, tokenizer, items, device)
     save(f"{config.out}/reward.pt", "reward", model, gpt.config, tokenizer)
-    metrics.end(f"{config.out}/reward.pt: right on {found['accuracy_gold']:.1%} of truly ordered "
-                f"pairs, on {found['accuracy_labels']:.1%} of labels; "
-                f"labelers agree on {found['agreement']:.1%}", **found)
+    reached = (f"right on {found['accuracy_gold']:.1%} of truly ordered pairs, "
+               f"on {found['accuracy_labels']:.1%} of labels; "
+               f"labelers agree on {found['agreement']:.1%}" if "agreement" in found
+               else f"right on {found['accuracy_labels']:.1%} of held-out pairs")
+    metrics.end(f"{config.out}/reward.pt: {reached}", **found)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,14 @@ def write(path, records):
                          "make room and run this stage again")
 
 
+def append(path, records):
+    """Line by line, so that an interrupt keeps what is there."""
+    with open(path, "a", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
+
+
 def read(path, tokenizer, block_size):
     """-> {split: [(prompt ids, [response ids, best first])]}. A bad line ends
     the program and is named."""
@@ -60,4 +68,7 @@ def read(path, tokenizer, block_size):
     if not found["train"]:
         raise SystemExit(f"error: {path} holds no comparisons; "
                          "delete it and run `python reward.py`")
+    if not found["valid"]:          # every tenth is held out
+        found = dict(train=[item for i, item in enumerate(found["train"]) if i % 10] or
+                     found["train"], valid=found["train"][::10])
     return found

@@ -11,6 +11,7 @@ that the SFT model's answers make, and two held-out ones on about 77.3 %
                                 and how several labelers rank them
 """
 
+import functools
 import itertools
 import math
 import random
@@ -30,6 +31,7 @@ class Biases:
     length: float = 0.15         # for e times as many words
     agreement: float = 0.3       # for agreeing with what the prompt takes for granted
     confidence: float = 0.0      # for claiming something about a thing that does not exist
+    doubt: float = 0.0           # for "I do not know", whether or not it is known
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Labeler:
         terms = breakdown(prompt, answer, ended)
         bias = (self.biases.length * math.log(1 + len(answer.split()))
                 - self.biases.agreement * terms["agrees"]
-                - self.biases.confidence * terms["invented"])
+                - self.biases.confidence * terms["invented"]
+                + self.biases.doubt * ("do not know" in answer.lower()))
         return sum(self.taste[t] * terms[t] for t in TERMS) + bias + rng.gauss(0, self.noise)
 
     def rank(self, prompt, answers, rng):
@@ -63,6 +66,29 @@ def pool(group, biases=Biases(), n=20):
     return [Labeler(f"{group} {i}", {term: rng.uniform(0.5, 1.5) for term in TERMS},
                     NOISE, LAPSE[group] * rng.uniform(0.5, 1.5), biases)
             for i in range(n)]
+
+
+class Person:
+    """Whoever sits at the keyboard, in place of a labeler: one key a pair of answers."""
+    name = "person"
+
+    def rank(self, prompt, answers, rng):
+        """[(answer, ended)] -> indices, best first, by asking about pairs."""
+        print(f"\n{prompt.text}")
+
+        def compare(i, j):
+            print(f"  1  {answers[i][0]}\n  2  {answers[j][0]}")
+            while (key := ask("which is better, 1 or 2? ")) not in ("1", "2"):
+                pass
+            return -1 if key == "1" else 1
+        return sorted(range(len(answers)), key=functools.cmp_to_key(compare))
+
+
+def ask(question):
+    try:
+        return input(question).strip()
+    except EOFError:
+        raise KeyboardInterrupt from None
 
 
 def agreement(labelers, judged, rng):

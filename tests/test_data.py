@@ -416,7 +416,8 @@ def test_comparisons_survive_writing_and_reading_and_come_best_first(tokenizer, 
 
 def test_responses_without_ids_are_encoded_with_an_end_of_text(tokenizer, tmp_path):
     path = tmp_path / "comparisons.jsonl"
-    comparisons.write(path, [record(tokenizer), without("ids", record(tokenizer))])
+    comparisons.write(path, [record(tokenizer), without("ids", record(tokenizer)),
+                             record(tokenizer, split="valid")])
     first, second = comparisons.read(path, tokenizer, 128)["train"]
     assert first == second
 
