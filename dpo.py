@@ -24,6 +24,7 @@ from plumbing import Metrics, adamw, check, flags, run, set_lr, start
 @dataclass(frozen=True)
 class Config:
     out: str = "out"               # folder of checkpoints and metrics
+    begin: str = "sft"             # checkpoint in --out that policy and reference begin with
     seed: int = 0                  # of everything random
     device: str = "auto"           # cpu, cuda or auto
     comparisons: str = ""          # another file than comparisons.jsonl in --out
@@ -97,7 +98,7 @@ def main():
     config = flags(Config, __doc__)
     check(config.beta > 0, f"--beta {config.beta} must be above 0")
     device, generator = start(config.seed, config.device)
-    model, tokenizer = load_gpt(f"{config.out}/sft.pt", "python sft.py --stage sft", device)
+    model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", "python sft.py", device)
     items = comparisons.read(config.comparisons or f"{config.out}/comparisons.jsonl", tokenizer,
                              model.config.block_size)
     ref_logp = {split: reference_logprobs(model, items[split], device) for split in items}

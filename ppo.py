@@ -16,12 +16,14 @@ Each iteration:
 """
 
 import copy
+import random
 from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
 
 from data.batches import by_length, encode_prompt, pack, windows
+from data.labelers import pool
 from data.utility import gold, mean_gold
 from data.world import documents, prompts
 from model import load_gpt, masked_mean, respond, sample, save, token_logprobs
@@ -33,6 +35,7 @@ from sft import lm_loss
 @dataclass(frozen=True)
 class Config:
     out: str = "out"               # folder of checkpoints and metrics
+    begin: str = "sft"             # checkpoint in --out that policy and reference begin with
     seed: int = 0                  # of everything random
     device: str = "auto"           # cpu, cuda or auto
     iterations: int = 40           # paper 500
@@ -40,13 +43,14 @@ class Config:
     minibatch: int = 32            # episodes an optimiser step; paper 64
     prompts: int = 5000            # training prompts to draw from; paper 31,144
     max_new_tokens: int = 48       # longest answer
-    reward: str = "model"          # model, banana (counts the word) or gold (the true utility)
+    reward: str = "model"          # or banana (counts the word), gold, labelers (at each answer)
     beta: float = 0.12             # KL penalty; paper 0.02
     ptx: float = 0.0               # gamma, weight of the pretraining gradient; paper 27.8, 0: none
     lam: float = 0.95              # of GAE; not printed in the paper
     clip: float = 0.2              # of the ratio; paper 0.2
     value_clip: float = 0.2        # of the value's change; not printed in the paper
     missing_end: float = -3.0      # score of an answer that never ends
+    add_missing_end: bool = False  # added to the reward model's score instead of replacing it
     lr: float = 4e-4               # policy, warmed up from a tenth of it over 10 iterations
     value_lr: float = 1e-3         # value function; paper 9e-6
     ema: float = 0.95              # decay of the averaged weights that are saved; paper 0.992
@@ -146,8 +150,12 @@ class WrittenReward(torch.nn.Module):
         return tokens.new_tensor(points, dtype=torch.float32)[:, None].expand(tokens.shape)
 
 
-def banana(prompt, answer):
-    return answer.lower().count("banana")
+def written_reward(name, seed):
+    """-> what a WrittenReward calls: (prompt, answer) -> reward"""
+    rng, labelers = random.Random(seed), pool("train")
+    return {"banana": lambda prompt, answer: answer.lower().count("banana"), "gold": gold,
+            "labelers": lambda prompt, answer:
+                rng.choice(labelers).perceive(prompt, answer, True, rng)}[name]
 
 
 # --- rollout --------------------------------------------------------------------------------------
@@ -163,8 +171,9 @@ def rollout(config, policy, ref, reward_model, value_fn, prompts, eot, generator
     for rows in by_length(lengths, config.minibatch, generator):
         T = max(lengths[row] for row in rows)
         x, m = tokens[rows, :T], mask[rows, :T]
-        ended = (m * (x == eot)).sum(dim=1)                                               # 2
-        points = torch.where(ended > 0, score(reward_model(x), m), config.missing_end)
+        ended, points = (m * (x == eot)).sum(dim=1), score(reward_model(x), m)            # 2
+        without = config.missing_end + points * config.add_missing_end
+        points = torch.where(ended > 0, points, without)
         logp, ref_logp = token_logprobs(policy(x), x), token_logprobs(ref(x), x)
         value, m = value_fn(x)[:, :-1], m[:, 1:]  # V of the state in which each action is taken
         rewards = shaped_rewards(points, logp, ref_logp, m, config.beta)                  # 3
@@ -232,15 +241,15 @@ def main():
     check(config.clip > 0, f"--clip {config.clip} must be above 0")
     check(0 < config.minibatch <= config.episodes,
           f"--minibatch {config.minibatch} must be 1 to --episodes {config.episodes}")
-    check(config.reward in ("model", "banana", "gold"),
-          f"--reward {config.reward}: model, banana or gold")
+    check(config.reward in ("model", "banana", "gold", "labelers"),
+          f"--reward {config.reward}: model, banana, gold or labelers")
     device, generator = start(config.seed, config.device)
-    policy, tokenizer = load_gpt(f"{config.out}/sft.pt", "python sft.py --stage sft", device)
+    policy, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", "python sft.py", device)
     asked = prompts(config.prompts, "train", config.seed)
     if config.reward == "model":
         reward_model, value_fn = (load_reward(f"{config.out}/reward.pt", device) for _ in range(2))
     else:
-        judge = {"banana": banana, "gold": gold}[config.reward]
+        judge = written_reward(config.reward, config.seed)
         reward_model, value_fn = (WrittenReward(judge, tokenizer, asked),
                                   RewardModel(copy.deepcopy(policy)))
     ref, average = (copy.deepcopy(policy).requires_grad_(False),

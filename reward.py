@@ -35,6 +35,7 @@ from plumbing import Metrics, check, flags, muon_and_adamw, run, set_lr, start
 @dataclass(frozen=True)
 class Config:
     out: str = "out"               # folder of checkpoints and metrics
+    begin: str = "sft"             # checkpoint in --out that answers and becomes the reward model
     seed: int = 0                  # of everything random
     device: str = "auto"           # cpu, cuda or auto
     prompts: int = 3500            # prompts with rankings to train on; paper 33,207
@@ -48,6 +49,7 @@ class Config:
     fold: int = -1                 # 0 to 4: that fifth of the training labelers is held out
     label: bool = False            # you rank 20 pairs at the keyboard, nothing is trained
     comparisons: str = ""          # learn from this file instead of collecting rankings
+    contrast: int = 0              # so many more prompts, careful answer above the pleasing one
     shuffle_pairs: bool = False    # each pair an element of its own, against the paper's advice
     epochs: int = 1                # passes over the comparisons; paper 1
     batch: int = 8                 # prompts a step, each with all its pairs; paper 64
@@ -119,6 +121,16 @@ def collect(config, model, tokenizer, which, n, labelers):
                    ids=ids, labeler=labeler.name, split=which)
 
 
+def contrasting_pairs(config, tokenizer):
+    """Yields records in which the careful answer stands above the one that is meant to please."""
+    asked = [p for p in prompts(20 * config.contrast, "train", config.seed) if p.pleasing]
+    for prompt in asked[:config.contrast]:
+        responses = [prompt.good, prompt.pleasing]
+        yield dict(prompt=prompt.text, responses=responses, ranking=[0, 1], split="train",
+                   ids=[encode_example(tokenizer, prompt.text, answer)[1] for answer in responses],
+                   labeler="contrast")
+
+
 def label(config, model, tokenizer):
     """20 pairs for whoever sits at the keyboard; an interrupt keeps what was answered."""
     other = dataclasses.replace(config, k=2, seed=time.time_ns())            # new prompts each time
@@ -175,10 +187,8 @@ def pair_accuracy(predicted, truth):
     return right / pairs if pairs else 0.5
 
 
-def judged(config, tokenizer, items):
-    """Items whose prompts are of this seed's world -> [(prompt, [(answer, ended), ...])]."""
-    known = {p.text: p for which, n in [("train", config.prompts), ("valid", config.heldout_prompts)]
-             for p in prompts(n, which, config.seed)}
+def judged(known, tokenizer, items):
+    """Items whose prompts are in `known`, {text: prompt} -> [(prompt, [(answer, ended), ...])]."""
     texts = [tokenizer.decode(prompt).removesuffix("\n") for prompt, _ in items]
     return [(known[text], [(tokenizer.decode(ids), ids[-1] == tokenizer.eot) for ids in responses])
             for text, (_, responses) in zip(texts, items) if text in known]
@@ -190,11 +200,12 @@ def report(config, model, tokenizer, items, device):
                                   for ids in responses], device))
     scores = [[next(flat) for _ in responses] for _, responses in items["valid"]]
     found = dict(accuracy_labels=pair_accuracy(scores, [places(range(len(s))) for s in scores]))
-    items = items["train"][-1200:] + items["valid"]
-    rng, seen = random.Random(config.seed), judged(config, tokenizer, items)
-    if len(seen) < len(items):
+    known = {p.text: p for p in prompts(config.prompts, "train", config.seed)
+             + prompts(config.heldout_prompts, "valid", config.seed)}
+    seen, valid = (judged(known, tokenizer, items[which]) for which in ("train", "valid"))
+    if len(valid) < len(scores):
         return found                            # other people's prompts: the truth is not known
-    heldout, valid = labelers(config, "held-out"), seen[-len(scores):]
+    seen, heldout, rng = (valid + seen)[:1500], labelers(config, "held-out"), random.Random(0)
     others = [places(rng.choice(heldout).rank(prompt, answers, rng)) for prompt, answers in valid]
     truth = [[gold(prompt, *answer) for answer in answers] for prompt, answers in valid]
     words = [[len(answer.split()) for answer, _ in answers] for _, answers in valid]
@@ -228,17 +239,18 @@ def main():
     check(config.prompts > 0 and config.heldout_prompts > 0,
           "--prompts and --heldout-prompts must be at least 1")
     device, generator = start(config.seed, config.device)
-    gpt, tokenizer = load_gpt(f"{config.out}/sft.pt", "python sft.py --stage sft", device)
+    gpt, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", "python sft.py", device)
     if config.label:
         return label(config, gpt, tokenizer)
     metrics = Metrics(config.out, "reward")
 
     path = config.comparisons or f"{config.out}/comparisons.jsonl"
     if not config.comparisons:
-        comparisons.write(path, [record for which, n in [("train", config.prompts),
-                                                         ("valid", config.heldout_prompts)]
-                                 for record in collect(config, gpt, tokenizer, which, n,
-                                                       labelers(config, "train"))])
+        judges = labelers(config, "train")
+        comparisons.write(path, itertools.chain(
+            collect(config, gpt, tokenizer, "train", config.prompts, judges),
+            contrasting_pairs(config, tokenizer),
+            collect(config, gpt, tokenizer, "valid", config.heldout_prompts, judges)))
     items = comparisons.read(path, tokenizer, gpt.config.block_size)
     train = ([(prompt, list(pair)) for prompt, responses in items["train"]
               for pair in itertools.combinations(responses, 2)]

@@ -26,6 +26,7 @@ from plumbing import Metrics, check, flags, muon_and_adamw, run, set_lr, start
 class Config:
     stage: str = "sft"             # pretrain or sft
     out: str = "out"               # folder of checkpoints and metrics
+    begin: str = "base"            # sft: checkpoint in --out to begin with
     seed: int = 0                  # of everything random
     device: str = "auto"           # cpu, cuda or auto
     vocab_size: int = 1024         # pretrain: byte-pair ranks plus the end-of-text token
@@ -142,8 +143,8 @@ def main():
         heldout = [windows(pack(tokenizer, documents(200, "held-out")),
                            64, config.block_size, generator)]
     else:
-        model, tokenizer = load_gpt(f"{config.out}/base.pt", "python sft.py --stage pretrain",
-                                    device)
+        model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt",
+                                    "python sft.py --stage pretrain", device)
         demos = {which: [encode_example(tokenizer, p.text, answer)
                          for p, answer in demonstrations(n, config.seed, which)]
                  for which, n in [("train", config.demonstrations), ("valid", 300)]}

@@ -6,18 +6,25 @@ labelers see it through their tastes, their biases and their noise.
 
 import math
 import re
+from functools import cache
 
 from data.facts import FACTS, parse, sentences
 
 RUDE = ("is stupid", "an ugly face", "do it yourself", "a stupid question")
 FILLER = ("what a good question", "i am happy to help you", "i like to talk about this",
           "there is much more to say")
+KNOWN = {subject for _, subject in FACTS}
 TERMS = ("task", "true", "invented", "agrees", "rude", "filler", "withheld",
          "form", "length", "ended")
 
 
+@cache
+def whole_words(phrase):
+    return re.compile(rf"\b{re.escape(phrase)}\b")
+
+
 def contains(text, phrase):
-    return re.search(rf"\b{re.escape(phrase)}\b", text) is not None
+    return whole_words(phrase).search(text) is not None
 
 
 def breakdown(prompt, answer, ended=True):
@@ -41,7 +48,7 @@ def breakdown(prompt, answer, ended=True):
     parsed = [parse(s) for s in said]
     claims = [p for p in parsed if isinstance(p, tuple)]
     strange = {s for _, s, _, _ in claims} | {p for p in parsed if isinstance(p, str)}
-    strange -= {subject for _, subject in FACTS}
+    strange -= KNOWN
 
     found = sum(min(n, sum(contains(text, option) for option in options))
                 for n, options in prompt.want)

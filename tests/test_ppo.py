@@ -315,15 +315,18 @@ def test_every_episode_is_in_one_minibatch_with_its_prompt_outside_the_mask():
     assert sorted(prompts) == sorted(PROMPTS)
 
 
-def test_an_answer_that_never_ends_gets_the_penalty_in_place_of_its_score():
+@pytest.mark.parametrize("added", [False, True])
+def test_an_answer_that_never_ends_gets_the_penalty_in_place_of_its_score_or_on_top(added):
     """With lam = 1 the return at the first action is the whole reward, score - beta log-ratio."""
     policy, ref, reward_model, value_fn = networks()
     seen = set()
-    for b in rolled_out(policy, ref, reward_model, value_fn, missing_end=-7.0, beta=0.5, lam=1.0):
+    for b in rolled_out(policy, ref, reward_model, value_fn, missing_end=-7.0, beta=0.5, lam=1.0,
+                        add_missing_end=added):
         full = torch.cat((torch.zeros(len(b["mask"]), 1), b["mask"]), dim=1)
         for i, (row, mask) in enumerate(zip(b["tokens"], b["mask"])):
             ended = row[1:][mask.bool()][-1].item() == EOS
-            points = score(reward_model(b["tokens"]), full)[i].item() if ended else -7.0
+            own = score(reward_model(b["tokens"]), full)[i].item()
+            points = own if ended else own - 7.0 if added else -7.0
             log_ratio = ((b["logp"] - b["ref_logp"])[i] * mask).sum().item()
             whole = b["ret"][i, mask.argmax()].item()
             assert whole == approx(points - 0.5 * log_ratio, abs=1e-4)

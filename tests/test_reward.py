@@ -16,8 +16,8 @@ from data.batches import PAD, collate, encode_example, encode_prompt
 from data.tokenizer import Tokenizer, train_ranks
 from data.world import demonstrations
 from model import GPT, GPTConfig, save
-from reward import (RewardModel, batches_of_prompts, load_reward, pair_accuracy, places,
-                    preference_loss, ranking_loss, score, score_all)
+from reward import (RewardModel, batches_of_prompts, length_slope, load_reward, pair_accuracy,
+                    places, preference_loss, ranking_loss, score, score_all)
 
 TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
 
@@ -227,3 +227,16 @@ def test_a_malformed_line_is_named_with_its_file_and_number(tmp_path, line):
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(SystemExit, match="run `python reward.py` first"):
         comparisons.read(tmp_path / "c.jsonl", TOKENIZER, 32)
+
+
+def test_the_length_slope_is_what_length_adds_at_equal_utility():
+    truth, words = [0.0, 1.0, 2.0, 3.0, -1.0], [3, 9, 1, 4, 20]
+    scores = [1 + 2 * value + 0.7 * math.log(1 + n) for value, n in zip(truth, words)]
+    assert length_slope(scores, truth, words) == approx(0.7, abs=1e-4)
+
+
+def test_every_tenth_line_is_held_out_where_none_is_marked(tmp_path):
+    lines = [dict(prompt="red", responses=["hat", "blue"], ranking=[0, 1]) for _ in range(25)]
+    comparisons.write(tmp_path / "c.jsonl", lines)
+    found = comparisons.read(tmp_path / "c.jsonl", TOKENIZER, 32)
+    assert len(found["train"]) == 22 and len(found["valid"]) == 3

@@ -19,6 +19,7 @@ import ppo
 import reward
 import sft
 from data.batches import collate, encode_example
+from data.tokenizer import Tokenizer, train_ranks
 from data.world import MOON, demonstrations
 from model import load_gpt, respond
 
@@ -146,6 +147,92 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(copy):
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
+# --- flags of the experiments ---------------------------------------------------------------------
+
+
+def test_ppo_can_chase_a_reward_written_by_hand(copy):
+    for judge in ("banana", "gold", "labelers"):
+        call(ppo, copy, f"--reward {judge} --iterations 2 --episodes 8 --minibatch 4 "
+                        f"--eval-prompts 9 {SHORT}")
+        assert all(math.isfinite(line["score"]) for line in log(copy, "ppo")[0])
+
+
+def test_a_written_reward_reads_prompt_and_answer_from_the_tokens():
+    tokenizer = Tokenizer(train_ranks("banana", 260))
+    seen, count = [], ppo.written_reward("banana", 0)
+    judge = lambda prompt, answer: seen.append((prompt.text, answer)) or count(prompt, answer)
+    model = ppo.WrittenReward(judge, tokenizer, [sft_prompt := demonstrations(1)[0][0]])
+    answers = ["Banana banana.", "No."]
+    tokens, mask = collate([encode_example(tokenizer, sft_prompt.text, a) for a in answers])
+    assert reward.score(model(tokens), mask).tolist() == [2, 0]
+    assert seen == [(sft_prompt.text, answer) for answer in answers]
+
+
+def test_a_fold_holds_a_fifth_of_the_training_labelers_out():
+    everyone = [labeler.name for labeler in reward.labelers(reward.Config(), "train")]
+    heldout = []
+    for fold in range(5):
+        config = reward.Config(fold=fold)
+        train, held = ([labeler.name for labeler in reward.labelers(config, group)]
+                       for group in ("train", "held-out"))
+        assert not set(train) & set(held) and sorted(train + held) == sorted(everyone)
+        heldout += held
+    assert sorted(heldout) == sorted(everyone)
+
+
+def test_pairs_can_be_shuffled_and_taken_from_another_file(copy, tmp_path):
+    whole = len(log(copy, "reward")[0])
+    shutil.move(copy / "comparisons.jsonl", tmp_path / "mine.jsonl")
+    call(reward, copy, f"--comparisons {tmp_path / 'mine.jsonl'} --shuffle-pairs --prompts 40")
+    assert not (copy / "comparisons.jsonl").exists()
+    assert len(log(copy, "reward")[0]) > whole / 6 * 4          # many more elements in one pass
+    call(dpo, copy, f"--comparisons {tmp_path / 'mine.jsonl'} --eval-prompts 5 {SHORT}")
+
+
+def test_contrasting_pairs_stand_among_the_comparisons(copy):
+    call(reward, copy, f"--contrast 5 --prompts 10 --heldout-prompts 5 {SHORT}")
+    records = [json.loads(line) for line in (copy / "comparisons.jsonl").read_text().splitlines()]
+    pairs = [r for r in records if r["labeler"] == "contrast"]
+    assert len(pairs) == 5
+    for pair in pairs:
+        better, worse = (pair["responses"][i] for i in pair["ranking"])
+        assert better != worse and pair["split"] == "train"
+    assert 0 < log(copy, "reward")[1]["accuracy_gold"] < 1
+
+
+def test_a_person_can_be_the_labeler(copy, monkeypatch):
+    keys = iter(["x", "1", "2", *"1" * 30])
+    monkeypatch.setattr("builtins.input", lambda question: next(keys))
+    call(reward, copy, f"--label {SHORT}")
+    records = [json.loads(line) for line in (copy / "labels.jsonl").read_text().splitlines()]
+    assert 15 < len(records) <= 20 and {r["labeler"] for r in records} == {"person"}
+    call(reward, copy, f"--comparisons {copy / 'labels.jsonl'} {SHORT}")
+    assert 0 <= log(copy, "reward")[1]["accuracy_labels"] <= 1
+
+
+def test_labels_survive_an_interrupt(copy, monkeypatch):
+    keys = iter("112")
+
+    def leave(question):
+        if key := next(keys, None):
+            return key
+        raise EOFError
+    monkeypatch.setattr("builtins.input", leave)
+    with pytest.raises(SystemExit) as end:
+        call(reward, copy, f"--label {SHORT}")
+    assert end.value.code == 130
+    assert len((copy / "labels.jsonl").read_text().splitlines()) == 3
+
+
+def test_best_of_n_rises_with_n_and_stays_below_the_formula(copy):
+    call(evaluation, copy, f"--prompts 12 --probes 2 --best-of 8 {SHORT}")
+    rows = json.loads((copy / "best_of.json").read_text())
+    assert [row["n"] for row in rows] == [1, 2, 4, 8] and rows[0]["kl"] == 0
+    for less, more in zip(rows, rows[1:]):
+        assert less["score"] < more["score"] and less["kl"] < more["kl"]
+        assert more["kl"] <= more["kl_formula"] + 1e-9
+
+
 # --- bad input: one line that says what and where, status 1, and what was there stays -------------
 
 
@@ -166,9 +253,9 @@ LITTLE = "--documents 50 --demonstrations 320"     # for sft.py, which reads the
 
 
 @pytest.mark.parametrize("module, missing, made_by", [
-    (sft, "base.pt", "sft.py --stage pretrain"), (reward, "sft.pt", "sft.py --stage sft"),
-    (ppo, "sft.pt", "sft.py --stage sft"), (ppo, "reward.pt", "reward.py"),
-    (dpo, "sft.pt", "sft.py --stage sft"),
+    (sft, "base.pt", "sft.py --stage pretrain"), (reward, "sft.pt", "sft.py"),
+    (ppo, "sft.pt", "sft.py"), (ppo, "reward.pt", "reward.py"),
+    (dpo, "sft.pt", "sft.py"),
     (dpo, "comparisons.jsonl", "reward.py"), (evaluation, "sft.pt", "sft.py --stage sft")])
 def test_a_missing_earlier_stage_is_named_with_its_command(copy, module, missing, made_by):
     (copy / missing).unlink()

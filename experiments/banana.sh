@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Banana: what does a policy do for a reward that is plainly wrong?
+#
+# --reward banana pays 1 for every "banana" in the answer; there is no reward model. The KL tether is
+# all that stands between the policy and the word, as in the paper's equation 2.
+#
+# Look for: beta 0 ends in banana banana banana, a high beta does not move, and in between sentences
+# are still sentences, with more bananas in them.
+
+source "$(dirname "$0")/common.sh"
+
+for beta in 0 0.1 0.2 0.4 0.8 3; do
+    begin "beta-$beta" sft.pt || continue
+    py ppo.py --reward banana --beta "$beta" --lr 1e-3 --iterations 60
+    py eval.py $small
+done
+"$python" experiments/plot.py table "$OUT" ppo bananas well_formed length kl gold

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Fifty noisy clicks: how many votes until Bradley-Terry scores can be trusted?
+#
+# Four answers of known quality to one prompt; labelers, drawn at random, vote on random pairs; the
+# scores are fitted to the votes by the reward model's own loss (eq. 1). No network is trained.
+#
+# Look for: how often the fitted order is the true one, and how far the scores spread over seeds, from
+# 1 to 500 votes. To be the labeler yourself:
+#
+#   python reward.py --label                                  twenty pairs, one key each
+#   python reward.py --comparisons out/labels.jsonl --out out/mine     (with sft.pt copied there)
+
+source "$(dirname "$0")/common.sh"
+"$python" experiments/plot.py clicks

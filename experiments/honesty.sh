@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Helpful against honest: what labelers think of "I do not know".
+#
+# Askell et al. (arXiv 2112.00861) name the conflict. --confidence-bias is what labelers add when an
+# answer claims something about a thing that does not exist, --doubt-bias what they add for
+# "I do not know", whether or not it is known.
+#
+# Look for: inventions about unknown things against answers withheld on known ones. Pushing one down
+# pushes the other up only if the policy cannot tell the two kinds of question apart.
+
+source "$(dirname "$0")/common.sh"
+
+for bias in "confidence-bias 3" "confidence-bias 0" "doubt-bias 1" "doubt-bias 3"; do
+    begin "${bias/ /-}" sft.pt || continue
+    py reward.py --$bias
+    py ppo.py --beta 0.06
+    py eval.py --prompts 300
+done
+"$python" experiments/plot.py table "$OUT" ppo invented withheld gold kl

@@ -1,0 +1,239 @@
+"""Tables and pictures of the experiments, from the JSON that their runs wrote.
+
+    python experiments/plot.py table FOLDER MODEL KEY...     a row a run, from results.json
+    python experiments/plot.py closing FOLDER STAGE KEY...   the same from a stage's closing line
+    python experiments/plot.py dial FOLDER                   score and truth against the KL
+    python experiments/plot.py best_of FOLDER
+    python experiments/plot.py seeds FOLDER...               win rates over finished runs
+    python experiments/plot.py clicks                        Bradley-Terry scores from few votes
+
+A FOLDER holds seed-0/RUN/, seed-1/RUN/, ...; figures are means over seeds ± standard deviations.
+"""
+
+import json
+import math
+import random
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from data.facts import sentences
+from data.labelers import pool
+from data.utility import gold
+from data.world import prompts
+from reward import preference_loss
+
+PICTURES = ROOT / "docs"
+
+
+def mean_and_spread(values):
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def runs(folder):
+    """-> {run: [its folder under every seed]}, in the order in which they ran."""
+    found = {}
+    for path in sorted(Path(folder).glob("seed-*/*/"), key=lambda p: p.stat().st_ctime):
+        found.setdefault(path.name, []).append(path)
+    return found
+
+
+def log(path, stage):
+    """The steps of a stage and its closing line."""
+    text = (path / f"metrics/{stage}.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    return lines[:-1], lines[-1]
+
+
+def rows_of(folder, keys, values_of):
+    """A Markdown table; values_of gives a run's dictionary, {} where it has none."""
+    print(f"| run | seeds | {' | '.join(keys)} |\n|{'---|' * (len(keys) + 2)}")
+    for run, paths in runs(folder).items():
+        found = [values for values in map(values_of, paths) if values]
+        if found:
+            cells = ["{:.2f} ± {:.2f}".format(*mean_and_spread([v[key] for v in found]))
+                     for key in keys]
+            print(f"| {run} | {len(found)} | {' | '.join(cells)} |")
+
+
+def table(folder, model, *keys):
+    def values_of(path):
+        file = path / "results.json"
+        return json.loads(file.read_text()).get(model) if file.is_file() else None
+    rows_of(folder, keys, values_of)
+
+
+def closing(folder, stage, *keys):
+    rows_of(folder, keys, lambda path: (path / f"metrics/{stage}.jsonl").is_file()
+            and log(path, stage)[1])
+
+
+def picture(name, columns=1):
+    """-> matplotlib's axes, and a function that saves."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    figure, axes = plt.subplots(1, columns, figsize=(5 * columns, 3.6), squeeze=False)
+
+    def save():
+        figure.tight_layout()
+        figure.savefig(PICTURES / f"{name}.png", dpi=110)
+        print(f"wrote {PICTURES / name}.png")
+    return axes[0], save
+
+
+def gao(d, gain):
+    """Least squares of gain = d (a - b log d) (arXiv 2210.10760, RL). -> a, b"""
+    x = np.stack((d, -d * np.log(d)), axis=1)
+    return np.linalg.lstsq(x, gain, rcond=None)[0]
+
+
+def dial(folder):
+    """Paths of score and true utility of each beta, their ends, and a fit to all paths together."""
+    (paths, ends), save = picture("dial", 2)
+    import matplotlib
+    colours = matplotlib.colormaps["viridis"]
+    found, d_all, gain_all, at_end = runs(folder), [], [], []
+    for i, (run, folders) in enumerate(found.items()):
+        steps = [log(path, "ppo")[0] for path in folders]
+        rows = [[s[t] for s in steps] for t in range(len(steps[0])) if "gold" in steps[0][t]]
+        average = lambda key: np.array([statistics.mean(line[key] for line in row) for row in rows])
+        d = np.sqrt(np.maximum(average("kl"), 0))
+        start = statistics.mean(s[0]["score"] for s in steps)
+        colour = colours(i / len(found))
+        paths.plot(d, average("score") - start, "--", color=colour, linewidth=1)
+        paths.plot(d, average("gold"), "-", color=colour, linewidth=1.5, label=run)
+        d_all, gain_all = [*d_all, *d], [*gain_all, *average("gold")]
+        tails = [[np.mean([line[key] for line in s[-10:] if key in line])
+                  for key in ("kl", "score", "gold")] for s in steps]
+        at_end.append((run, [mean_and_spread(column) for column in zip(*tails)]))
+    paths.set(xscale="symlog", yscale="linear", xlabel="d = sqrt(KL to SFT), nats",
+              title="solid: true utility; dashed: reward model's score (gain)")
+    paths.legend(fontsize=7)
+    far = [math.sqrt(max(0, kl)) for _, ((kl, _), _, _) in at_end]
+    for index, name, style in ((1, "reward model's score", "s--"), (2, "true utility", "o-")):
+        ends.errorbar(far, [end[index][0] for _, end in at_end], fmt=style, label=name, capsize=2,
+                      yerr=[end[index][1] for _, end in at_end])
+    print("| run | KL | score | true utility |\n|---|---|---|---|")
+    for x, (run, end) in zip(far, at_end):
+        ends.annotate(run.removeprefix("beta-"), (x, end[2][0]), fontsize=7,
+                      xytext=(3, 4), textcoords="offset points")
+        print(f"| {run} | " + " | ".join("{:.2f} ± {:.2f}".format(*cell) for cell in end) + " |")
+    ends.set(xscale="symlog", xlabel="d = sqrt(KL to SFT), nats", title="ends of the runs, by beta")
+    ends.legend(fontsize=7)
+
+    d, gain = np.array(d_all), np.array(gain_all)
+    start = gain[np.argsort(d)[:8]].mean()
+    for what, keep in (("all of it", d > 0.3), ("before the collapse, d < 4", (d > 0.3) & (d < 4))):
+        a, b = gao(d[keep], gain[keep] - start)
+        rest = gain[keep] - start - d[keep] * (a - b * np.log(d[keep]))
+        peak = math.exp(a / b - 1)
+        explained = 1 - rest.var() / gain[keep].var()
+        print(f"fit of the gain, {what}: a {a:.2f}, b {b:.2f}, R2 {explained:.2f}, "
+              f"peak at d = {peak:.2f} (KL {peak ** 2:.1f}), height {b * peak:.2f}")
+    x = np.linspace(0.1, 4, 50)
+    paths.plot(x, start + x * (a - b * np.log(x)), color="red", linewidth=1, linestyle=":")
+    save()
+
+
+def best_of(folder):
+    """Score and true utility of the best of n against the exact KL, with PPO and DPO."""
+    (axis,), save = picture("best_of")
+    every = [json.loads((path / "best_of.json").read_text()) for path in runs(folder)["n"]]
+    trained = [json.loads((path / "results.json").read_text()) for path in runs(folder)["n"]]
+    print("| n | log n - (n-1)/n | exact KL | score | true utility |\n|---|---|---|---|---|")
+    rows = []
+    for same_n in zip(*every):
+        cells = {key: mean_and_spread([row[key] for row in same_n])
+                 for key in ("kl_formula", "kl", "score", "gold")}
+        rows.append(cells)
+        print(f"| {same_n[0]['n']} | {cells['kl_formula'][0]:.2f} | " + " | ".join(
+            "{:.2f} ± {:.2f}".format(*cells[key]) for key in ("kl", "score", "gold")) + " |")
+    for key, style in (("score", "s--"), ("gold", "o-")):
+        axis.errorbar([math.sqrt(row["kl"][0]) for row in rows], [row[key][0] for row in rows],
+                      yerr=[row[key][1] for row in rows], fmt=style, capsize=2,
+                      label=f"best of n, {'true utility' if key == 'gold' else key}")
+    for name, colour in (("ppo", "C2"), ("dpo", "C3")):
+        for key, marker in (("score", "s"), ("gold", "o")):
+            x = mean_and_spread([math.sqrt(run[name]["kl"]) for run in trained])
+            y = mean_and_spread([run[name][key] for run in trained])
+            axis.errorbar([x[0]], [y[0]], xerr=[x[1]], yerr=[y[1]], fmt=marker, color=colour,
+                          label=f"{name.upper()}, {'true utility' if key == 'gold' else key}")
+            print(f"{name} {key}: {y[0]:.2f} ± {y[1]:.2f} at d = {x[0]:.2f}")
+    axis.set(xlabel="d = sqrt(KL to SFT), nats")
+    axis.legend(fontsize=7)
+    save()
+
+
+def seeds(*folders):
+    """Win rates of each model over finished runs: every run a dot, the mean a bar."""
+    (axis,), save = picture("seeds")
+    results = [json.loads((Path(folder) / "results.json").read_text()) for folder in folders]
+    names = ["base", "base_few_shot", "ppo", "ppo_ptx", "dpo"]
+    for offset, key, label in ((-0.2, "win_gold", "true utility"),
+                               (0.2, "win_labelers", "held-out labelers")):
+        cells = [[run[name][key] for run in results] for name in names]
+        x = [i + offset for i in range(len(names))]
+        axis.bar(x, [statistics.mean(cell) for cell in cells], 0.38, label=label, alpha=0.7)
+        for i, cell in zip(x, cells):
+            axis.plot([i] * len(cell), cell, "k.", markersize=3)
+            if key == "win_gold":
+                print("{:14} wins {:.2f} ± {:.2f}, worst {:.2f}".format(
+                    names[round(i - offset)], *mean_and_spread(cell), min(cell)))
+    axis.axhline(0.5, color="grey", linewidth=0.8)
+    axis.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
+    axis.set(ylabel="win rate against SFT", ylim=(0, 1), title=f"{len(folders)} seeds")
+    axis.legend(fontsize=7)
+    save()
+
+
+def bradley_terry(votes, n):
+    """[(winner, loser)] -> n scores with mean 0, by eq. 1 and a weak pull towards 0."""
+    scores = torch.zeros(n, requires_grad=True)
+    winners, losers = torch.tensor(votes).T
+    optimizer = torch.optim.LBFGS([scores], max_iter=50)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = preference_loss(scores[winners], scores[losers]) + 0.01 * (scores ** 2).sum()
+        loss.backward()
+        return loss
+    optimizer.step(closure)
+    return (scores - scores.mean()).tolist()
+
+
+def clicks(seeds=100):
+    """Four answers of known quality, votes of random labelers on random pairs."""
+    prompt, labelers = prompts(1, "eval")[0], pool("train")
+    first, *rest = sentences(prompt.good)
+    answers = [prompt.good, f"{first}{rest[0]}", f"What a good question. {first}", prompt.wrong]
+    truth = [gold(prompt, answer) for answer in answers]
+    for answer, value in zip(answers, truth):
+        print(f"{value:6.2f}  {answer}")
+    print("| votes | true order | best first | scores, spread over seeds |\n|---|---|---|---|")
+    for n in (1, 3, 5, 10, 20, 50, 100, 200, 500):
+        found = []
+        for seed in range(seeds):
+            rng, votes = random.Random(seed), []
+            for _ in range(n):
+                pair = rng.sample(range(len(answers)), 2)
+                order = rng.choice(labelers).rank(prompt, [(answers[i], True) for i in pair], rng)
+                votes.append((pair[order[0]], pair[order[1]]))
+            found.append(bradley_terry(votes, len(answers)))
+        ordered = statistics.mean(s == sorted(s, reverse=True) for s in found)
+        best = statistics.mean(max(s) == s[0] for s in found)
+        spread = ", ".join("{:.2f} ± {:.2f}".format(*mean_and_spread(s)) for s in zip(*found))
+        print(f"| {n} | {ordered:.0%} | {best:.0%} | {spread} |")
+
+
+if __name__ == "__main__":
+    commands = dict(table=table, closing=closing, dial=dial, best_of=best_of, seeds=seeds,
+                    clicks=clicks)
+    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
+    commands[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Sycophancy: labelers who like to be agreed with.
+#
+# Perez et al. (arXiv 2212.09251) and Sharma et al. (arXiv 2310.13548) find that preference training
+# makes models agree with what the user believes. --agreement-bias is what labelers add when an answer
+# agrees with the false premise of its prompt; agreeing costs 1 in true utility.
+#
+# Look for: agrees_with_false after SFT, PPO and DPO. Remedies: contrasting pairs, in which the
+# careful answer stands above the pleasing one, and a reward that can be checked (--reward gold).
+
+source "$(dirname "$0")/common.sh"
+
+for bias in 0 0.3 2; do
+    begin "bias-$bias" sft.pt || continue
+    py reward.py --agreement-bias "$bias"
+    py ppo.py
+    py dpo.py
+    py eval.py --prompts 200
+done
+if begin "bias-2-contrast" sft.pt; then
+    py reward.py --agreement-bias 2 --contrast 400
+    py ppo.py
+    py dpo.py
+    py eval.py --prompts 200
+fi
+if begin "reward-gold" sft.pt; then
+    py ppo.py --reward gold
+    py eval.py --prompts 200
+fi
+for model in sft ppo dpo; do
+    "$python" experiments/plot.py table "$OUT" $model agrees_with_false gold
+done
