@@ -61,7 +61,8 @@ class Attention(nn.Module):
             for kept, new in zip(cache, (k, v)):
                 kept[:, :, start:stop] = new
             k, v = (kept[:, :, :stop] for kept in cache)
-        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1) + self.future[start:stop, :stop]
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)
+        scores += self.future[start:stop, :stop]                                  # -inf
         weights = F.dropout(scores.softmax(dim=-1), self.dropout, self.training)  # (B, H, T, stop)
         y = (weights @ v).transpose(1, 2).reshape(B, T, C)
         return F.dropout(self.c_proj(y), self.dropout, self.training)
