@@ -38,7 +38,7 @@ class Config:
     begin: str = "sft"             # checkpoint in --out that policy and reference begin with
     seed: int = 0                  # of everything random
     device: str = "auto"           # cpu, cuda or auto
-    iterations: int = 36           # paper 500
+    iterations: int = 40           # paper 500
     episodes: int = 128            # prompts and answers an iteration; paper 512
     minibatch: int = 32            # episodes an optimiser step; paper 64
     prompts: int = 5000            # training prompts to draw from; paper 31,144

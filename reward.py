@@ -38,7 +38,7 @@ class Config:
     begin: str = "sft"             # checkpoint in --out that answers and becomes the reward model
     seed: int = 0                  # of everything random
     device: str = "auto"           # cpu, cuda or auto
-    prompts: int = 3200            # prompts with rankings to train on; paper 33,207
+    prompts: int = 3500            # prompts with rankings to train on; paper 33,207
     heldout_prompts: int = 300     # prompts with rankings to measure on
     k: int = 0                     # answers a prompt; 0 draws it from 4 to 9 as in the paper
     max_new_tokens: int = 48       # longest answer

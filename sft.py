@@ -35,7 +35,7 @@ class Config:
     n_head: int = 6                # pretrain: heads
     n_embd: int = 96               # pretrain: channels
     documents: int = 8000          # documents of the small world
-    steps: int = 570               # pretrain: optimiser steps
+    steps: int = 600               # pretrain: optimiser steps
     pretrain_lr: float = 2e-3      # pretrain: peak learning rate of embeddings and vectors (AdamW)
     pretrain_muon_lr: float = 0.01 # pretrain: peak learning rate of the blocks' matrices (Muon)
     demonstrations: int = 7000     # sft: demonstrations; paper 12,725
