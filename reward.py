@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from data import comparisons
 from data.batches import by_length, collate, encode_example
+from data.comparisons import length_slope, pair_accuracy, places
 from data.labelers import Biases, Person, agreement, pool
 from data.utility import gold
 from data.world import demonstrations, prompts
@@ -173,20 +174,6 @@ def score_all(model, examples, device, batch=128):
     return scores
 
 
-def pair_accuracy(predicted, truth):
-    """The share of truly ordered pairs of a prompt predicted in that order; a tie counts half.
-
-    predicted, truth: a list of values a prompt, higher is better.
-    """
-    right = pairs = 0
-    for guess, value in zip(predicted, truth):
-        for i, j in itertools.permutations(range(len(value)), 2):
-            if value[i] > value[j]:
-                right += (guess[i] > guess[j]) + 0.5 * (guess[i] == guess[j])
-                pairs += 1
-    return right / pairs if pairs else 0.5
-
-
 def judged(known, tokenizer, items):
     """Items whose prompts are in `known`, {text: prompt} -> [(prompt, [(answer, ended), ...])]."""
     texts = [tokenizer.decode(prompt).removesuffix("\n") for prompt, _ in items]
@@ -216,17 +203,6 @@ def report(config, model, tokenizer, items, device):
         length_slope=length_slope(*(sum(x, []) for x in (scores, truth, words))),
         agreement=agreement(labelers(config, "train"), seen, rng),
         agreement_heldout=agreement(heldout, seen, rng))
-
-
-def length_slope(scores, truth, words):
-    """What the reward model adds for e times as many words at equal true utility: least squares."""
-    x = torch.tensor([[1.0, value, math.log(1 + n)] for value, n in zip(truth, words)])
-    return torch.linalg.lstsq(x, torch.tensor(scores)[:, None]).solution[2].item()
-
-
-def places(ranking):
-    """A ranking, best first -> a value for each answer, higher is better."""
-    return [-list(ranking).index(i) for i in range(len(ranking))]
 
 
 # --- main -----------------------------------------------------------------------------------------

@@ -8,8 +8,12 @@ those, because text that is encoded again may give others. A line without `ids` 
 end-of-text token added.
 """
 
+import itertools
 import json
+import math
 import os
+
+import numpy as np
 
 from data.batches import encode_example, encode_prompt
 
@@ -72,3 +76,31 @@ def read(path, tokenizer, block_size):
         found = dict(train=[item for i, item in enumerate(found["train"]) if i % 10] or
                      found["train"], valid=found["train"][::10])
     return found
+
+
+# --- how well values predict rankings --------------------------------------------------------------
+
+
+def pair_accuracy(predicted, truth):
+    """The share of truly ordered pairs of a prompt predicted in that order; a tie counts half.
+
+    predicted, truth: a list of values a prompt, higher is better.
+    """
+    right = pairs = 0
+    for guess, value in zip(predicted, truth):
+        for i, j in itertools.permutations(range(len(value)), 2):
+            if value[i] > value[j]:
+                right += (guess[i] > guess[j]) + 0.5 * (guess[i] == guess[j])
+                pairs += 1
+    return right / pairs if pairs else 0.5
+
+
+def length_slope(scores, truth, words):
+    """What the reward model adds for e times as many words at equal true utility: least squares."""
+    x = [[1.0, value, math.log(1 + n)] for value, n in zip(truth, words)]
+    return float(np.linalg.lstsq(np.array(x), np.array(scores), rcond=None)[0][2])
+
+
+def places(ranking):
+    """A ranking, best first -> a value for each answer, higher is better."""
+    return [-list(ranking).index(i) for i in range(len(ranking))]
