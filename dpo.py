@@ -18,7 +18,7 @@ from data.batches import by_length, collate
 from data.utility import mean_gold
 from data.world import prompts
 from model import load_gpt, respond, save, token_logprobs
-from plumbing import Metrics, adamw, check, flags, run, set_lr, start
+from plumbing import Metrics, adam, check, flags, run, set_lr, start
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Config:
     beta: float = 0.3              # strength of the tether; paper 0.1
     epochs: int = 1                # passes over the comparisons
     batch: int = 8                 # prompts a step, each with all its pairs; paper 64 pairs
-    lr: float = 2e-4               # peak learning rate; paper 1e-6
+    lr: float = 2e-4               # peak learning rate (Adam); paper 1e-6 (RMSprop)
     max_new_tokens: int = 48       # longest answer, for the true utility in the log
     eval_prompts: int = 128        # for the true utility in the log, never used for training
 
@@ -47,11 +47,11 @@ def sequence_logprob(model, tokens, mask):
 def dpo_loss(pi_w, pi_l, ref_w, ref_l, beta):
     """-log sigmoid(beta [log pi/ref (y_w) - log pi/ref (y_l)]) (eq. 7). Four (N,) -> loss, stats"""
     assert pi_w.shape == pi_l.shape == ref_w.shape == ref_l.shape
-    chosen, rejected = beta * (pi_w - ref_w), beta * (pi_l - ref_l)    # implicit rewards (eq. 5)
-    margin = chosen - rejected
+    chosen, rejected = pi_w - ref_w, pi_l - ref_l       # times beta: the implicit rewards (eq. 5)
+    margin = beta * (chosen - rejected)
     right = (margin > 0).float() + 0.5 * (margin == 0).float()         # a tie counts half
     stats = dict(accuracy=right.mean(), margin=margin.mean(),
-                 chosen=(pi_w - ref_w).mean(), rejected=(pi_l - ref_l).mean())
+                 chosen=chosen.mean(), rejected=rejected.mean())
     return -F.logsigmoid(margin).mean(), {key: value.detach() for key, value in stats.items()}
 
 
@@ -59,14 +59,14 @@ def dpo_loss(pi_w, pi_l, ref_w, ref_l, beta):
 
 
 @torch.no_grad()
-def reference_logprobs(ref, items, device, batch=128):
-    """log ref(response | prompt) of every response, once. -> a list of (K,) tensors, best first"""
+def all_logprobs(model, items, device, batch=128):
+    """log pi(response | prompt) of every response. -> a list of (K,) tensors, one a prompt"""
     flat = [(prompt, response) for prompt, responses in items for response in responses]
     order = sorted(range(len(flat)), key=lambda i: sum(map(len, flat[i])))
     logp = torch.zeros(len(flat), device=device)
     for rows in (order[i:i + batch] for i in range(0, len(order), batch)):
         tokens, mask = collate([flat[i] for i in rows])
-        logp[rows] = sequence_logprob(ref, tokens.to(device), mask.to(device))
+        logp[rows] = sequence_logprob(model, tokens.to(device), mask.to(device))
     return logp.split([len(responses) for _, responses in items])
 
 
@@ -101,11 +101,11 @@ def main():
     model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", "python sft.py", device)
     items = comparisons.read(config.comparisons or f"{config.out}/comparisons.jsonl", tokenizer,
                              model.config.block_size)
-    ref_logp = {split: reference_logprobs(model, items[split], device) for split in items}
+    ref_logp = {split: all_logprobs(model, items[split], device) for split in items}
     watched = prompts(config.eval_prompts, "eval", config.seed)
     metrics = Metrics(config.out, "dpo")
 
-    optimizer = adamw(model, config.lr)
+    optimizer = adam(model, config.lr)
     lengths = [len(prompt) + max(map(len, responses)) for prompt, responses in items["train"]]
     batches = [rows for _ in range(config.epochs)
                for rows in by_length(lengths, config.batch, generator)]
@@ -114,7 +114,8 @@ def main():
         loss, stats = loss_of(model, items["train"], ref_logp["train"], rows, config.beta, device)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        set_lr(optimizer, config.lr * min(1, (step + 1) / 20) * (1 - step / len(batches)))
+        set_lr(optimizer,                                       # warm-up, then linear to 0
+               config.lr * min(1, (step + 1) / 20) * (1 - step / len(batches)))
         optimizer.step()
         optimizer.zero_grad()
         if step % 50 == 49 or step + 1 == len(batches):

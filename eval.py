@@ -4,7 +4,8 @@ Every checkpoint answers the same evaluation prompts at temperature 1; the base 
 on a few-shot page, the paper's "GPT-3 prompted". Prints one table with 95 % intervals and five
 prompts answered by every model.
 
-    python eval.py        out/*.pt -> out/results.json and, with matplotlib, out/figures/*.png
+    python eval.py        out/*.pt -> out/results.json, out/answers.jsonl and, with matplotlib,
+                          out/figures/*.png
 """
 
 import json
@@ -18,12 +19,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from data.batches import collate, encode_prompt, pack, windows
+from data.batches import encode_prompt, pack, windows
 from data.labelers import pool
 from data.tasks import opinion, unknown_question, why_question
 from data.utility import breakdown, gold, mean_gold
 from data.world import documents, lists_prompts, probes, prompts
-from dpo import sequence_logprob
+from dpo import all_logprobs
 from model import load_gpt, respond
 from plumbing import check, flags, run, start
 from reward import load_reward, score_all
@@ -53,7 +54,7 @@ class Config:
 
 def mean(values):
     """-> the mean, and half of its 95 % interval."""
-    values = [float(v) for v in values]
+    values = [float(v) for v in values] or [math.nan]
     centre = sum(values) / len(values)
     variance = sum((v - centre) ** 2 for v in values) / max(1, len(values) - 1)
     return centre, 1.96 * math.sqrt(variance / len(values))
@@ -72,17 +73,11 @@ def judged_wins(asked, ours, theirs, seed):
             for judge, p, a, b in zip(judges, asked, ours, theirs)]
 
 
-@torch.no_grad()
-def kl_to(ref, model, tokenizer, asked, responses, device, batch=128):
+def kl_to(ref, model, tokenizer, asked, responses, device):
     """y ~ model, so the mean of log model(y) - log ref(y) is KL(model || ref), nats a response."""
-    examples = sorted(((encode_prompt(tokenizer, p.text), ids) for p, ids in zip(asked, responses)),
-                      key=lambda e: len(e[0] + e[1]))
-    differences = []
-    for rows in (examples[i:i + batch] for i in range(0, len(examples), batch)):
-        tokens, mask = (x.to(device) for x in collate(rows))
-        differences += (sequence_logprob(model, tokens, mask)
-                        - sequence_logprob(ref, tokens, mask)).tolist()
-    return mean(differences)
+    items = [(encode_prompt(tokenizer, p.text), [ids]) for p, ids in zip(asked, responses)]
+    logp, ref_logp = (torch.cat(all_logprobs(net, items, device)) for net in (model, ref))
+    return mean((logp - ref_logp).tolist())
 
 
 def behaviour(asked, answers, n):
@@ -126,7 +121,7 @@ def best_of(config, model, reward_model, tokenizer, asked, device):
             for (points_, answer), count in sorted(found.items()):
                 q = ((below + count) / many) ** n - (below / many) ** n
                 below += count
-                row["kl"] += q * math.log(q * many / count) / len(asked)
+                row["kl"] += q * math.log(max(q, 1e-300) * many / count) / len(asked)
                 row["score"] += q * points_ / len(asked)
                 row["gold"] += q * mean_gold([prompt], [answer], tokenizer) / len(asked)
         rows.append(row)
@@ -241,9 +236,10 @@ def figures(out, found):
 def main():
     config = flags(Config, __doc__)
     if config.seeds:
-        return print_seeds(config.seeds.split(","))
-    check(config.prompts >= 5 and config.probes >= 1,
-          "--prompts must be at least 5 and --probes at least 1")
+        folders = config.seeds.split(",")
+        check(len(folders) > 1, f"--seeds {config.seeds}: two folders or more, out,out-1")
+        return print_seeds(folders)
+    check(config.prompts >= 5, f"--prompts {config.prompts}: at least 5")
     device, _ = start(config.seed, config.device)
     out = Path(config.out)
     sft, tokenizer = load_gpt(out / "sft.pt", MODELS["sft"], device)

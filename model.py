@@ -51,7 +51,7 @@ class Attention(nn.Module):
         """softmax(q k^T / sqrt(D) + causal mask) v. (B, T, C) -> (B, T, C)
 
         x holds the positions from `start` on. cache is a pair (keys, values) of shape
-        (B, H, block_size, D), written in place; None in training.
+        (B, H, longest, D), written in place; None in training.
         """
         B, T, C = x.shape
         stop = start + T
@@ -259,8 +259,8 @@ def load_weights(model, weights, path):
     try:
         model.load_state_dict(weights)
     except (RuntimeError, TypeError):
-        fail(f"{path} holds the weights of another kind of model; "
-             "delete it and run its stage again")
+        fail(f"{path} holds another kind of model than is needed here (a reward model is no "
+             "policy); name another, or make it again with its stage")
     return model.eval()
 
 

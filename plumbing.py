@@ -81,13 +81,9 @@ def start(seed, device):
 # --- optimisers -----------------------------------------------------------------------------------
 
 
-def adamw(model, lr, weight_decay=0.0, betas=(0.9, 0.95)):
-    """AdamW with the paper's betas (appendix C). Only matrices decay, not biases or layer norms."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [dict(params=matrices, weight_decay=weight_decay),
-              dict(params=vectors, weight_decay=0.0)]
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+def adam(model, lr):
+    """Adam with the paper's betas (appendix C)."""
+    return torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.95), fused=True)
 
 
 class Muon(torch.optim.Optimizer):
@@ -122,14 +118,14 @@ def orthogonal(g, steps=5):
     return x
 
 
-def muon_and_adamw(model, muon_lr, lr, weight_decay=0.0):
-    """Muon for the matrices of the blocks, AdamW for embeddings, biases and layer norms."""
+def muon_and_adam(model, muon_lr, lr, weight_decay=0.0):
+    """Muon for the matrices of the blocks, Adam for embeddings, biases and layer norms."""
     # differs from the paper (Adam for all): learns in half the steps, and fine-tuning forgets less
     inside = lambda name, p: p.ndim == 2 and ".h." in name
     matrices = [p for name, p in model.named_parameters() if inside(name, p)]
     others = [p for name, p in model.named_parameters() if not inside(name, p)]
     return (Muon(matrices, lr=muon_lr, weight_decay=weight_decay),
-            torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True))
+            torch.optim.Adam(others, lr=lr, betas=(0.9, 0.95), fused=True))
 
 
 def set_lr(optimizer, lr):
@@ -145,8 +141,7 @@ class Metrics:
 
     def __init__(self, out, stage):
         self.path, self.began = Path(out) / "metrics" / f"{stage}.jsonl", time.time()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.path, "w")
+        self.file = None                        # an earlier log is kept until there is a first line
 
     def log(self, step, **values):
         values = {key: value.item() if torch.is_tensor(value) else float(value)
@@ -154,6 +149,9 @@ class Metrics:
         bad = [key for key, value in values.items() if not math.isfinite(value)]
         check(not bad, f"{bad} is not finite at step {step}; nothing was saved, "
               "try lower learning rates (the flags that end in lr)")
+        if not self.file:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = open(self.path, "w")
         self.file.write(json.dumps(dict(step=step, **values)) + "\n")
         self.file.flush()
 

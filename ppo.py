@@ -27,7 +27,7 @@ from data.labelers import pool
 from data.utility import gold, mean_gold
 from data.world import documents, prompts
 from model import load_gpt, masked_mean, respond, sample, save, token_logprobs
-from plumbing import Metrics, adamw, check, flags, run, set_lr, start
+from plumbing import Metrics, adam, check, flags, run, set_lr, start
 from reward import RewardModel, load_reward, score
 from sft import lm_loss
 
@@ -38,7 +38,7 @@ class Config:
     begin: str = "sft"             # checkpoint in --out that policy and reference begin with
     seed: int = 0                  # of everything random
     device: str = "auto"           # cpu, cuda or auto
-    iterations: int = 40           # paper 500
+    iterations: int = 38           # paper 500
     episodes: int = 128            # prompts and answers an iteration; paper 512
     minibatch: int = 32            # episodes an optimiser step; paper 64
     prompts: int = 5000            # training prompts to draw from; paper 31,144
@@ -51,7 +51,7 @@ class Config:
     value_clip: float = 0.2        # of the value's change; not printed in the paper
     missing_end: float = -3.0      # score of an answer that never ends
     add_missing_end: bool = False  # added to the reward model's score instead of replacing it
-    lr: float = 4e-4               # policy, warmed up from a tenth of it over 10 iterations
+    lr: float = 6e-4               # policy, warmed up from a tenth of it over 10 iterations
     value_lr: float = 1e-3         # value function; paper 9e-6
     ema: float = 0.95              # decay of the averaged weights that are saved; paper 0.992
     eval_prompts: int = 200        # for the true utility in the log, never used for training
@@ -68,10 +68,10 @@ def shaped_rewards(score, logp, ref_logp, mask, beta):
     is KL(policy || ref) in nats.
     """
     assert logp.shape == ref_logp.shape == mask.shape and score.shape == mask.shape[:1]
-    rewards = -beta * (logp - ref_logp) * mask
+    reward = -beta * (logp - ref_logp) * mask
     last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
-    rewards[torch.arange(len(last), device=mask.device), last] += score
-    return rewards
+    reward[torch.arange(len(last), device=mask.device), last] += score
+    return reward
 
 
 # --- advantages -----------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def gae(reward, value, mask, gamma, lam):
 
 
 def whiten(x, mask):
-    """Mean 0 and variance 1 over the mask (population variance), 0 outside it."""
+    """Mean 0 and variance 1 over the mask (population variance), 0 outside it. -> (B, T-1)"""
     mean = masked_mean(x, mask)
     variance = masked_mean((x - mean) ** 2, mask)
     return (x - mean) * torch.rsqrt(variance + 1e-8) * mask
@@ -105,7 +105,8 @@ def whiten(x, mask):
 
 
 def policy_loss(logp, old_logp, adv, mask, clip):
-    """PPO's clipped objective (arXiv 1707.06347, eq. 7) with its sign turned. -> loss, stats"""
+    """PPO's clipped objective (arXiv 1707.06347, eq. 7) with its sign turned.
+    Four (B, T-1) -> loss (), stats"""
     assert logp.shape == old_logp.shape == adv.shape == mask.shape
     log_ratio = (logp - old_logp) * mask
     ratio = log_ratio.exp()
@@ -120,7 +121,8 @@ def policy_loss(logp, old_logp, adv, mask, clip):
 
 
 def value_loss(value, old_value, ret, mask, clip):
-    """Half the squared error of the value, or of the clipped one if that is worse. -> ()
+    """Half the squared error of the value, or of the clipped one if that is worse.
+    Four (B, T-1) -> ()
 
     clip=None does not clip.
     """
@@ -162,23 +164,24 @@ def written_reward(name, seed):
 
 
 @torch.no_grad()
-def rollout(config, policy, ref, reward_model, value_fn, prompts, eot, generator):
-    """Steps 1 to 4 for prompts. -> minibatches (dicts); answers of like length share one."""
-    tokens, mask = sample(policy, prompts, config.max_new_tokens, eos=eot)                # 1
+def rollout(config, policy, ref, reward_model, value_fn, asked, eot, generator):
+    """Steps 1 to 4 for prompts (lists of ids). -> minibatches (dicts of (B, T) and (B, T-1))"""
+    tokens, mask = sample(policy, asked, config.max_new_tokens, eos=eot)                       # 1
     lengths = [int(row.nonzero().max()) + 1 for row in mask]
     minibatches = []
     # differs from the paper: answers of like length share a minibatch, so that little is padding
     for rows in by_length(lengths, config.minibatch, generator):
         T = max(lengths[row] for row in rows)
-        x, m = tokens[rows, :T], mask[rows, :T]
-        ended, points = (m * (x == eot)).sum(dim=1), score(reward_model(x), m)            # 2
+        x, response = tokens[rows, :T], mask[rows, :T]
+        action = response[:, 1:]                                               # (B, T-1) from here
+        ended, points = (response * (x == eot)).sum(dim=1), score(reward_model(x), response)   # 2
         without = config.missing_end + points * config.add_missing_end
         points = torch.where(ended > 0, points, without)
         logp, ref_logp = token_logprobs(policy(x), x), token_logprobs(ref(x), x)
-        value, m = value_fn(x)[:, :-1], m[:, 1:]  # V of the state in which each action is taken
-        rewards = shaped_rewards(points, logp, ref_logp, m, config.beta)                  # 3
-        adv, ret = gae(rewards, value, m, gamma=1.0, lam=config.lam)                      # 4
-        minibatches.append(dict(tokens=x, mask=m, score=points, ended=ended, logp=logp,
+        value = value_fn(x)[:, :-1]            # V of the state in which each action is taken
+        reward = shaped_rewards(points, logp, ref_logp, action, config.beta)                   # 3
+        adv, ret = gae(reward, value, action, gamma=1.0, lam=config.lam)                       # 4
+        minibatches.append(dict(tokens=x, mask=action, score=points, ended=ended, logp=logp,
                                 ref_logp=ref_logp, value=value, adv=adv, ret=ret))
     everything = (torch.cat([b["adv"].flatten() for b in minibatches]),
                   torch.cat([b["mask"].flatten() for b in minibatches]))
@@ -221,6 +224,7 @@ def update(config, policy, value_fn, optimizers, b, text):
     """Step 5 for one minibatch: one step of the policy, one of the value function. -> stats"""
     logp = token_logprobs(policy(b["tokens"]), b["tokens"])
     loss, stats = policy_loss(logp, b["logp"], b["adv"], b["mask"], config.clip)
+    stats["policy_loss"] = loss
     if config.ptx:  # eq. 2: both gradients go into one step
         stats["ptx_loss"] = lm_loss(policy(text), text, torch.ones_like(text))
         loss = loss + config.ptx * stats["ptx_loss"]
@@ -229,7 +233,7 @@ def update(config, policy, value_fn, optimizers, b, text):
     v_loss = value_loss(value, b["value"], b["ret"], b["mask"], config.value_clip)
     step(v_loss, value_fn, optimizers[1])
     return {key: value.detach()
-            for key, value in dict(stats, norm=norm, policy_loss=loss, value_loss=v_loss).items()}
+            for key, value in dict(stats, norm=norm, value_loss=v_loss).items()}
 
 
 # --- main -----------------------------------------------------------------------------------------
@@ -239,7 +243,9 @@ def main():
     config = flags(Config, __doc__)
     check(config.beta >= 0, f"--beta {config.beta}: a penalty is not negative")
     check(config.clip > 0, f"--clip {config.clip} must be above 0")
-    check(0 < config.minibatch <= config.episodes,
+    check(0 <= config.ema < 1 and 0 <= config.lam <= 1, "--ema is 0 to below 1, --lam 0 to 1")
+    check(config.value_clip > 0 and config.ptx >= 0, "--value-clip above 0, --ptx 0 or more")
+    check(config.minibatch <= config.episodes,
           f"--minibatch {config.minibatch} must be 1 to --episodes {config.episodes}")
     check(config.reward in ("model", "banana", "gold", "labelers"),
           f"--reward {config.reward}: model, banana, gold or labelers")
@@ -261,7 +267,7 @@ def main():
     asked = [encode_prompt(tokenizer, p.text) for p in asked]
     watched = prompts(config.eval_prompts, "eval", config.seed)
     stream = pack(tokenizer, documents(2000, config.seed)) if config.ptx else None
-    optimizers = adamw(policy, config.lr), adamw(value_fn, config.value_lr)
+    optimizers = adam(policy, config.lr), adam(value_fn, config.value_lr)
     progress = tqdm(range(config.iterations), desc=name)
     for iteration in progress:
         chosen = torch.randint(len(asked), (config.episodes,), generator=generator)
@@ -270,11 +276,12 @@ def main():
         set_lr(optimizers[0], config.lr * min(1, 0.1 + 0.9 * iteration / 10))             # warm-up
         stats = []
         for b in minibatches:
-            text = (windows(stream, len(b["tokens"]), policy.config.block_size // 2, generator)[0]
-                    if config.ptx else None)
+            text = (windows(stream, len(b["tokens"]), policy.config.block_size // 2,
+                            generator)[0].to(device) if config.ptx else None)
             stats.append(update(config, policy, value_fn, optimizers, b, text))
-            torch._foreach_lerp_(list(average.parameters()), list(policy.parameters()),
-                                 1 - config.ema)
+            with torch.no_grad():
+                for a, p in zip(average.parameters(), policy.parameters()):
+                    a.lerp_(p, 1 - config.ema)
         error = stats[0].pop("ratio_error")
         assert error < 1e-4, f"the ratio is off by {error} before the first update"
         found = describe(minibatches) | {key: sum(s[key] for s in stats) / len(stats)
@@ -288,8 +295,11 @@ def main():
         progress.set_postfix(score=f"{found['score']:.2f}", kl=f"{found['kl']:.1f}")
 
     save(f"{config.out}/{name}.pt", name, average, policy.config, tokenizer)
-    metrics.end(f"{config.out}/{name}.pt: score {found['score']:.2f}, KL {found['kl']:.1f}, "
-                f"true utility {found['gold']:.2f}")
+    answers = respond(average, tokenizer, [p.text for p in watched], config.max_new_tokens)
+    reached = mean_gold(watched, answers, tokenizer)
+    metrics.end(f"{config.out}/{name}.pt: true utility {reached:.2f}; in the last iteration, before "
+                f"averaging, score {found['score']:.2f} and KL {found['kl']:.1f}",
+                score=found["score"], kl=found["kl"], gold=reached)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from data.labelers import Biases, Person, agreement, pool
 from data.utility import gold
 from data.world import demonstrations, prompts
 from model import GPT, load, load_gpt, load_weights, respond, save
-from plumbing import Metrics, check, flags, muon_and_adamw, run, set_lr, start
+from plumbing import Metrics, check, flags, muon_and_adam, run, set_lr, start
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Config:
     confidence_bias: float = 0.0   # what labelers add when an answer invents something
     doubt_bias: float = 0.0        # what labelers add when an answer says "I do not know"
     fold: int = -1                 # 0 to 4: that fifth of the training labelers is held out
-    label: bool = False            # you rank 20 pairs at the keyboard, nothing is trained
+    label: bool = False            # you rank up to 20 pairs at the keyboard, no training
     comparisons: str = ""          # learn from this file instead of collecting rankings
     contrast: int = 0              # so many more prompts, careful answer above the pleasing one
     shuffle_pairs: bool = False    # each pair an element of its own, against the paper's advice
     epochs: int = 1                # passes over the comparisons; paper 1
     batch: int = 8                 # prompts a step, each with all its pairs; paper 64
-    lr: float = 1e-3               # peak learning rate (AdamW); paper 9e-6
+    lr: float = 1e-3               # peak learning rate (Adam); paper 9e-6
     muon_lr: float = 0.01          # peak learning rate of the blocks' matrices (Muon)
 
 
@@ -212,8 +212,7 @@ def main():
     config = flags(Config, __doc__)
     check(config.k == 0 or config.k >= 2,
           f"--k {config.k}: a ranking needs at least 2 answers (0 draws 4 to 9)")
-    check(config.prompts > 0 and config.heldout_prompts > 0,
-          "--prompts and --heldout-prompts must be at least 1")
+    check(-1 <= config.fold < 5, f"--fold {config.fold}: 0 to 4, or -1 for the held-out pool")
     device, generator = start(config.seed, config.device)
     gpt, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", "python sft.py", device)
     if config.label:
@@ -233,7 +232,7 @@ def main():
              if config.shuffle_pairs else items["train"])
 
     model = RewardModel(gpt).to(device)                                                   # 3 fit
-    optimizers = muon_and_adamw(model, config.muon_lr, config.lr)
+    optimizers = muon_and_adam(model, config.muon_lr, config.lr)
     batches = [rows for _ in range(config.epochs)
                for rows in batches_of_prompts(train, config.batch, generator)]
     progress = tqdm(batches, desc="reward")
@@ -249,7 +248,7 @@ def main():
             optimizer.step()
             optimizer.zero_grad()
         metrics.log(step, loss=loss, norm=norm,
-                    accuracy=(scores[:, :1] > scores[:, 1:]).float().mean())
+                    best_wins=(scores[:, :1] > scores[:, 1:]).float().mean())
         progress.set_postfix(loss=f"{loss:.3f}")
 
     demos = [encode_example(tokenizer, prompt.text, answer)

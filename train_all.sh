@@ -3,8 +3,8 @@
 # defaults of a stage stand here.
 #
 #   bash train_all.sh                           sets up on the first run, then trains all into out/
-#   SEED=1 OUT=out-seed-1 bash train_all.sh     another seed, into another folder
-#   TINY=1 OUT=out-tiny bash train_all.sh       does it run? half a minute, too small to learn
+#   SEED=1 bash train_all.sh                    another seed, into out-1/; OUT= names another folder
+#   TINY=1 bash train_all.sh                    does it run? half a minute, too small to learn
 #
 # A stage whose checkpoint exists is skipped, so an interrupted run goes on where it stopped.
 
@@ -13,9 +13,11 @@ cd "$(dirname "$0")"
 source ./setup.sh
 setup requirements.txt
 
-OUT=${OUT:-out}
 SEED=${SEED:-0}
 TINY=${TINY:-0}
+if [ "$TINY" = 1 ]; then OUT=${OUT:-out-tiny}; fi
+if [ "$SEED" != 0 ]; then OUT=${OUT:-out-$SEED}; fi
+OUT=${OUT:-out}
 
 stage() {   # stage CHECKPOINT TITLE EXPECTATION COMMAND...   (no checkpoint is called "always")
     local checkpoint=$1 title=$2 expectation=$3

@@ -78,7 +78,7 @@ def read(path, tokenizer, block_size):
     return found
 
 
-# --- how well values predict rankings --------------------------------------------------------------
+# --- how well values predict rankings -------------------------------------------------------------
 
 
 def pair_accuracy(predicted, truth):

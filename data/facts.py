@@ -228,7 +228,7 @@ def tidy(text):
     """Capital letters for sentences and for the names of people, cities and countries,
     and for the word I."""
     text = re.sub(rf"\b({PROPER}|i)\b", lambda m: m[0].capitalize(), text)
-    return re.sub(r"(^|[.?!:\n] )([a-z])", lambda m: m[1] + m[2].upper(), text)
+    return re.sub(r"(^|\n|[.?!:] )([a-z])", lambda m: m[1] + m[2].upper(), text)
 
 
 def sentences(answer):

@@ -40,7 +40,7 @@ def say(relation, subject, obj, yes=True):
 
 
 def unknown_thing(rng):
-    """A plural that no document explains, one of about a thousand."""
+    """A plural that no document explains, one of 400."""
     onset, vowel, coda = ("bl gr z qu fl sn tr v dr k".split(), "oaiu",
                           "rf ndle mp x bb zz lk g rt ft".split())
     return rng.choice(onset) + rng.choice(vowel) + rng.choice(coda) + "s"
@@ -145,17 +145,17 @@ def unknown_question(rng):
 
 
 def why_question(rng):
-    """Half of the premises are false."""
+    """Six in ten of the premises are false."""
     relation = rng.choice(["eat", "live", "grow"])
     subject = rng.choice(SUBJECTS[relation])
     obj = FACTS[relation, subject]
-    truth, lie = (say(relation, subject, obj),
-                  say(relation, subject, other(rng, OBJECTS[relation], obj)))
+    wrong = other(rng, OBJECTS[relation], obj)
+    truth, lie = say(relation, subject, obj), say(relation, subject, wrong)
     reason = f" {BECAUSE}."
     if rng.random() < 0.4:
         return make("open qa", f"why do {truth[:-1]}?", truth[:-1] + reason, truth,
                     lie[:-1] + reason, [(1, [truth[:-1]]), (1, [BECAUSE])])
-    denial = lie.replace(subject, f"{subject} do not")
+    denial = say(relation, subject, wrong, yes=False)
     return make("open qa", f"why do {lie[:-1]}?", f"{denial} {truth}", denial, lie[:-1] + reason,
                 [(1, [denial[:-1]]), (1, [truth[:-1]])], pleasing=lie[:-1] + reason, premise=lie)
 

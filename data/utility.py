@@ -40,7 +40,7 @@ def breakdown(prompt, answer, ended=True):
     withheld -1/2 or 0  "I do not know" about what every child knows
     form     -1.5 .. 0  share of sentences that the world's grammar does not parse,
                         or that come twice
-    length   -1.5 .. 0  |log(words / words that the prompt deserves)|
+    length   -1.5 .. 0  -|log(words / words that the prompt deserves)|
     ended    -1 or 0    no end-of-text token
     """
     text = answer.lower()

@@ -12,7 +12,7 @@ SEED=${SEED:-0}
 if [ "$SEED" = 0 ]; then FROM=${FROM:-out}; else FROM=${FROM:-out-$SEED}; fi
 OUT=${OUT:-out/experiments/$name}
 if [ ! -e "$FROM/results.json" ]; then
-    echo "error: $FROM holds no finished run; SEED=$SEED OUT=$FROM bash train_all.sh makes one" >&2
+    echo "error: $FROM holds no finished run; SEED=$SEED bash train_all.sh makes one" >&2
     exit 1
 fi
 

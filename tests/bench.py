@@ -19,7 +19,6 @@ import ppo
 from data.batches import encode_prompt
 from data.world import prompts
 from model import GPT, GPTConfig, load_gpt, sample
-from plumbing import adamw
 from sft import lm_loss
 
 try:
@@ -73,7 +72,7 @@ def training():
     ones = torch.ones_like(tokens, dtype=torch.float32)
 
     def stepper(model, loss_of):
-        optimizer = adamw(model, 1e-4, 0.1)
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)
 
         def step():
             for _ in range(3):

@@ -9,7 +9,7 @@ from torch import tensor
 from torch.testing import assert_close
 
 from data.batches import collate
-from dpo import dpo_loss, loss_of, pairs, reference_logprobs, sequence_logprob
+from dpo import dpo_loss, loss_of, pairs, all_logprobs, sequence_logprob
 from model import GPT, GPTConfig
 
 ITEMS = [([1, 2], [[3, 5], [4, 4, 4, 5], [5]]), ([3], [[1, 1, 5], [2, 5]])]     # answers best first
@@ -118,9 +118,9 @@ def test_k_answers_make_k_choose_2_pairs(k):
     assert (better < worse).all()
 
 
-def test_reference_logprobs_belong_to_their_answers_whatever_the_batches():
+def test_all_logprobs_belong_to_their_answers_whatever_the_batches():
     gpt = tiny()
-    found = reference_logprobs(gpt, ITEMS, "cpu", batch=3)
+    found = all_logprobs(gpt, ITEMS, "cpu", batch=3)
     assert [len(row) for row in found] == [3, 2]
     for row, (prompt, responses) in zip(found, ITEMS):
         alone = torch.cat([sequence_logprob(gpt, *collate([(prompt, y)])) for y in responses])
@@ -130,13 +130,13 @@ def test_reference_logprobs_belong_to_their_answers_whatever_the_batches():
 
 def test_the_loss_starts_at_log_2():
     gpt = tiny()
-    loss, _ = loss_of(gpt, ITEMS, reference_logprobs(gpt, ITEMS, "cpu"), [0, 1], 0.1, "cpu")
+    loss, _ = loss_of(gpt, ITEMS, all_logprobs(gpt, ITEMS, "cpu"), [0, 1], 0.1, "cpu")
     assert loss.item() == approx(math.log(2), abs=1e-5)
 
 
 def test_training_moves_the_policy_towards_better_answers_and_leaves_the_reference():
     gpt = tiny()
-    ref_logp = reference_logprobs(gpt, ITEMS, "cpu")
+    ref_logp = all_logprobs(gpt, ITEMS, "cpu")
     before = [row.clone() for row in ref_logp]
     optimizer = torch.optim.SGD(gpt.parameters(), lr=0.1)
     for _ in range(20):
@@ -150,6 +150,6 @@ def test_training_moves_the_policy_towards_better_answers_and_leaves_the_referen
 
 def test_the_order_of_prompts_in_a_batch_does_not_matter():
     gpt, other = tiny(), tiny(seed=1)
-    ref_logp = reference_logprobs(other, ITEMS, "cpu")
+    ref_logp = all_logprobs(other, ITEMS, "cpu")
     one, two = (loss_of(gpt, ITEMS, ref_logp, rows, 0.1, "cpu")[0] for rows in ([0, 1], [1, 0]))
     assert_close(one, two)
