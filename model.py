@@ -260,7 +260,7 @@ def load_weights(model, weights, path):
         model.load_state_dict(weights)
     except (RuntimeError, TypeError):
         fail(f"{path} holds another kind of model than is needed here (a reward model is no "
-             "policy); name another, or make it again with its stage")
+             "policy); name another, or delete it and run its stage again")
     return model.eval()
 
 

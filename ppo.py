@@ -51,7 +51,7 @@ class Config:
     value_clip: float = 0.2        # of the value's change; not printed in the paper
     missing_end: float = -3.0      # score of an answer that never ends
     add_missing_end: bool = False  # added to the reward model's score instead of replacing it
-    lr: float = 6e-4               # policy, warmed up from a tenth of it over 10 iterations
+    lr: float = 4e-4               # policy, warmed up from a tenth of it over 10 iterations
     value_lr: float = 1e-3         # value function; paper 9e-6
     ema: float = 0.95              # decay of the averaged weights that are saved; paper 0.992
     eval_prompts: int = 200        # for the true utility in the log, never used for training
