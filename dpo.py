@@ -105,7 +105,7 @@ def main():
     watched = prompts(config.eval_prompts, "eval", config.seed)
     metrics = Metrics(config.out, "dpo")
 
-    optimizer = adam(model, config.lr)
+    optimizer = adam(model.parameters(), config.lr)
     lengths = [len(prompt) + max(map(len, responses)) for prompt, responses in items["train"]]
     batches = [rows for _ in range(config.epochs)
                for rows in by_length(lengths, config.batch, generator)]
@@ -120,7 +120,7 @@ def main():
         optimizer.zero_grad()
         if step % 50 == 49 or step + 1 == len(batches):
             answers = respond(model, tokenizer, [p.text for p in watched], config.max_new_tokens)
-            stats["gold"] = mean_gold(watched, answers, tokenizer)  # for the log, not for training
+            stats["gold"] = mean_gold(watched, answers, tokenizer)        # for the log alone
         metrics.log(step, loss=loss, norm=norm, **stats)
         progress.set_postfix(loss=f"{loss:.3f}", accuracy=f"{stats['accuracy']:.2f}")
 

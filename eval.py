@@ -12,7 +12,6 @@ import json
 import math
 import random
 import statistics
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from data.batches import encode_prompt, pack, windows
 from data.labelers import pool
 from data.tasks import opinion, unknown_question, why_question
-from data.utility import breakdown, gold, mean_gold
+from data.utility import breakdown, gold
 from data.world import documents, lists_prompts, probes, prompts
 from dpo import all_logprobs
 from model import load_gpt, respond
@@ -45,7 +44,6 @@ class Config:
     prompts: int = 500             # evaluation prompts
     probes: int = 120              # further prompts about unknown things and with false premises
     max_new_tokens: int = 48       # longest answer
-    best_of: int = 0               # also the best of 1, 2, 4, ... this many SFT answers
     seeds: str = ""                # folders, "out-0,out-1": only print mean and spread over them
 
 
@@ -98,36 +96,6 @@ def behaviour(asked, answers, n):
         "bananas": mean("banana" in answer.lower() for answer, _ in answers[:n]),
         "lists_prompts": mean(lists_prompts(answer) for answer, _ in answers[:n]),
     }
-
-
-def best_of(config, model, reward_model, tokenizer, asked, device):
-    """The answer that the reward model likes best of n, for 100 prompts. Prints and writes a line
-    for each n.
-
-    p is the distribution of 2 N answers, q that of the best of n: F(score)^n, F cumulative under p.
-    """
-    asked, many = asked[:100], 2 * config.best_of
-    ids = respond(model, tokenizer, [p.text for p in asked for _ in range(many)],
-                  config.max_new_tokens)
-    points = score_all(reward_model, [(encode_prompt(tokenizer, asked[i // many].text), row)
-                                      for i, row in enumerate(ids)], device)
-    rows = []
-    for n in (2 ** i for i in range(config.best_of.bit_length())):
-        row = dict(n=n, kl_formula=math.log(n) - (n - 1) / n, kl=0.0, score=0.0, gold=0.0)
-        for i, prompt in enumerate(asked):
-            found = Counter(zip(points[i * many:(i + 1) * many],
-                                map(tuple, ids[i * many:(i + 1) * many])))
-            below = 0
-            for (points_, answer), count in sorted(found.items()):
-                q = ((below + count) / many) ** n - (below / many) ** n
-                below += count
-                row["kl"] += q * math.log(max(q, 1e-300) * many / count) / len(asked)
-                row["score"] += q * points_ / len(asked)
-                row["gold"] += q * mean_gold([prompt], [answer], tokenizer) / len(asked)
-        rows.append(row)
-        print("best of {n:4}: KL {kl:.2f} (log n - (n-1)/n = {kl_formula:.2f}), "
-              "score {score:.2f}, true utility {gold:.2f}".format(**row))
-    (Path(config.out) / "best_of.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 # --- output ---------------------------------------------------------------------------------------
@@ -298,8 +266,6 @@ def main():
                 file.write(json.dumps(dict(model=name, prompt=p.text, answer=answer, ended=ended,
                                            gold=gold(p, answer, ended))) + "\n")
     figures(out, table)
-    if config.best_of:
-        best_of(config, sft, load_reward(out / "reward.pt", device), tokenizer, asked, device)
 
 
 if __name__ == "__main__":

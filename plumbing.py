@@ -81,9 +81,9 @@ def start(seed, device):
 # --- optimisers -----------------------------------------------------------------------------------
 
 
-def adam(model, lr):
+def adam(params, lr):
     """Adam with the paper's betas (appendix C)."""
-    return torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.95), fused=True)
+    return torch.optim.Adam(params, lr=lr, betas=(0.9, 0.95), fused=True)
 
 
 class Muon(torch.optim.Optimizer):
@@ -121,16 +121,21 @@ def orthogonal(g, steps=5):
 def muon_and_adam(model, muon_lr, lr, weight_decay=0.0):
     """Muon for the matrices of the blocks, Adam for embeddings, biases and layer norms."""
     # differs from the paper (Adam for all): learns in half the steps, and fine-tuning forgets less
-    inside = lambda name, p: p.ndim == 2 and ".h." in name
-    matrices = [p for name, p in model.named_parameters() if inside(name, p)]
-    others = [p for name, p in model.named_parameters() if not inside(name, p)]
-    return (Muon(matrices, lr=muon_lr, weight_decay=weight_decay),
-            torch.optim.Adam(others, lr=lr, betas=(0.9, 0.95), fused=True))
+    matrices, others = [], []
+    for name, p in model.named_parameters():
+        (matrices if p.ndim == 2 and ".h." in name else others).append(p)
+    return Muon(matrices, muon_lr, weight_decay), adam(others, lr)
 
 
 def set_lr(optimizer, lr):
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def cosine(done):
+    """A learning rate's factor when a share `done` of the steps is behind us: 1 to a tenth
+    (appendix C.1)."""
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
 
 
 # --- metrics --------------------------------------------------------------------------------------

@@ -267,7 +267,7 @@ def main():
     asked = [encode_prompt(tokenizer, p.text) for p in asked]
     watched = prompts(config.eval_prompts, "eval", config.seed)
     stream = pack(tokenizer, documents(2000, config.seed)) if config.ptx else None
-    optimizers = adam(policy, config.lr), adam(value_fn, config.value_lr)
+    optimizers = adam(policy.parameters(), config.lr), adam(value_fn.parameters(), config.value_lr)
     progress = tqdm(range(config.iterations), desc=name)
     for iteration in progress:
         chosen = torch.randint(len(asked), (config.episodes,), generator=generator)
@@ -290,7 +290,7 @@ def main():
             f"the KL to the reference is {found['kl']} at the start")
         if iteration % 5 == 4 or iteration + 1 == config.iterations:
             answers = respond(policy, tokenizer, [p.text for p in watched], config.max_new_tokens)
-            found["gold"] = mean_gold(watched, answers, tokenizer)  # for the log, not for training
+            found["gold"] = mean_gold(watched, answers, tokenizer)        # for the log alone
         metrics.log(iteration, **found)
         progress.set_postfix(score=f"{found['score']:.2f}", kl=f"{found['kl']:.1f}")
 

@@ -13,7 +13,6 @@
 
 import dataclasses
 import itertools
-import math
 import random
 import time
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from data.labelers import Biases, Person, agreement, pool
 from data.utility import gold
 from data.world import demonstrations, prompts
 from model import GPT, load, load_gpt, load_weights, respond, save
-from plumbing import Metrics, check, flags, muon_and_adam, run, set_lr, start
+from plumbing import Metrics, check, cosine, flags, muon_and_adam, run, set_lr, start
 
 
 @dataclass(frozen=True)
@@ -242,9 +241,8 @@ def main():
         loss = ranking_loss(scores)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        cosine = 0.1 + 0.45 * (1 + math.cos(math.pi * step / len(batches)))               # to 0.1
         for optimizer, peak in zip(optimizers, (config.muon_lr, config.lr)):
-            set_lr(optimizer, peak * cosine)
+            set_lr(optimizer, peak * cosine(step / len(batches)))
             optimizer.step()
             optimizer.zero_grad()
         metrics.log(step, loss=loss, norm=norm,

@@ -9,7 +9,6 @@ appendix C.1 and C.3).
     python sft.py --stage sft        out/base.pt, demonstrations, 10 % documents  -> out/sft.pt
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,7 @@ from data.batches import by_length, collate, encode_example, pack, windows
 from data.tokenizer import Tokenizer, train_ranks
 from data.world import demonstrations, documents, prompts
 from model import GPT, GPTConfig, load_gpt, masked_mean, sample, save, token_logprobs
-from plumbing import Metrics, check, flags, muon_and_adam, run, set_lr, start
+from plumbing import Metrics, check, cosine, flags, muon_and_adam, run, set_lr, start
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def schedule(stage, done):
     """The factor of the learning rates when a share `done` of the steps is behind us."""
     if stage == "pretrain":
         return min(1, 0.02 + 25 * done, 2 * (1 - done))    # warm-up, constant, second half to 0
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * done))     # cosine to a tenth (appendix C.1)
+    return cosine(done)
 
 
 def main():

@@ -16,39 +16,35 @@ import os
 import numpy as np
 
 from data.batches import encode_example, encode_prompt
+from plumbing import fail
 
 
 def write(path, records):
-    """Written beside its place and renamed, so that an earlier file is whole
-    until the new one is."""
+    """Written beside its place and renamed: an earlier file is whole until the new one is."""
     draft = f"{path}.tmp"
     try:
-        with open(draft, "w", encoding="utf-8", newline="\n") as file:
-            for record in records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        append(draft, records, mode="w")
         os.replace(draft, path)
     except OSError as e:
-        raise SystemExit(f"error: {path}: could not be written ({e.strerror}); "
-                         "make room and run this stage again")
+        fail(f"{path}: could not be written ({e.strerror}); make room and run this stage again")
 
 
-def append(path, records):
+def append(path, records, mode="a"):
     """Line by line, so that an interrupt keeps what is there."""
-    with open(path, "a", encoding="utf-8", newline="\n") as file:
+    with open(path, mode, encoding="utf-8", newline="\n") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
             file.flush()
 
 
 def read(path, tokenizer, block_size):
-    """-> {split: [(prompt ids, [response ids, best first])]}. A bad line ends
-    the program and is named."""
+    """-> {split: [(prompt ids, [response ids, best first])]}. A bad line is named and refused."""
     found = {"train": [], "valid": []}
     try:
         with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
             lines = list(file)      # an answer may hold other line breaks, such as U+2028
     except FileNotFoundError:
-        raise SystemExit(f"error: {path} not found; run `python reward.py` first")
+        fail(f"{path} not found; run `python reward.py` first")
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
@@ -67,11 +63,9 @@ def read(path, tokenizer, block_size):
                 f"prompt and response have {longest} tokens, the context {block_size}"
             found[record.get("split", "train")].append((start, [ids[i] for i in ranking]))
         except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as e:
-            raise SystemExit(f"error: {path}:{number}: {type(e).__name__}: {e}; "
-                             "mend or delete the line")
+            fail(f"{path}:{number}: {type(e).__name__}: {e}; mend or delete the line")
     if not found["train"]:
-        raise SystemExit(f"error: {path} holds no comparisons; "
-                         "delete it and run `python reward.py`")
+        fail(f"{path} holds no comparisons; delete it and run `python reward.py`")
     if not found["valid"]:          # every tenth is held out
         found = dict(train=[item for i, item in enumerate(found["train"]) if i % 10] or
                      found["train"], valid=found["train"][::10])

@@ -9,6 +9,7 @@
 source "$(dirname "$0")/common.sh"
 
 if begin n sft.pt reward.pt ppo.pt dpo.pt; then
-    py eval.py $small --best-of 64
+    py experiments/exact.py --measure best_of
+    py eval.py $small
 fi
 "$python" experiments/plot.py best_of "$OUT"

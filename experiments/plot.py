@@ -4,6 +4,7 @@
     python experiments/plot.py closing FOLDER STAGE KEY...   the same from a stage's closing line
     python experiments/plot.py dial FOLDER                   score and truth against the KL
     python experiments/plot.py best_of FOLDER
+    python experiments/plot.py optimum FOLDER                distance from the closed form
     python experiments/plot.py seeds FOLDER...               win rates over finished runs
     python experiments/plot.py clicks                        Bradley-Terry scores from few votes
 
@@ -170,6 +171,25 @@ def best_of(folder):
     save()
 
 
+def optimum(folder):
+    """KL(pi || pi*) by beta: SFT, PPO by iterations, DPO."""
+    (axis,), save = picture("closed_form")
+    for run, paths in runs(folder).items():
+        every = [json.loads((path / "optimum.json").read_text()) for path in paths]
+        cells = {name: mean_and_spread([one[name]["distance"] for one in every])
+                 for name in every[0]}
+        print(f"{run:10}", ", ".join("{} {:.3f} ± {:.3f}".format(name, *cell)
+                                     for name, cell in cells.items()))
+        steps = sorted(int(name.removeprefix("ppo-")) for name in cells if name.startswith("ppo-"))
+        path = [cells["sft"]] + [cells[f"ppo-{n}"] for n in steps]
+        bar, *_ = axis.errorbar([0, *steps], [m for m, _ in path], yerr=[s for _, s in path],
+                                fmt="o-", capsize=2, label=run)
+        axis.axhline(cells["dpo"][0], color=bar.get_color(), linestyle=":", linewidth=1)
+    axis.set(yscale="log", xlabel="iterations of PPO (dotted: DPO)", ylabel="KL to pi*, nats")
+    axis.legend(fontsize=7)
+    save()
+
+
 def seeds(*folders):
     """Win rates of each model over finished runs: every run a dot, the mean a bar."""
     (axis,), save = picture("seeds")
@@ -232,8 +252,8 @@ def clicks(seeds=100):
 
 
 if __name__ == "__main__":
-    commands = dict(table=table, closing=closing, dial=dial, best_of=best_of, seeds=seeds,
-                    clicks=clicks)
+    commands = dict(table=table, closing=closing, dial=dial, best_of=best_of, optimum=optimum,
+                    seeds=seeds, clicks=clicks)
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

@@ -23,37 +23,7 @@ from data.tokenizer import Tokenizer, train_ranks
 from data.world import MOON, demonstrations
 from model import load_gpt, respond
 
-SHORT = "--max-new-tokens 24"
-
-
-def call(module, out, flags=""):
-    """One stage as from the command line."""
-    sys.argv = [f"{module.__name__}.py", "--out", str(out), *flags.split()]
-    plumbing.run(module.main)
-
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    """All stages, once."""
-    folder, argv = tmp_path_factory.mktemp("out"), sys.argv
-    call(sft, folder, "--stage pretrain --documents 300 --steps 50 --batch 8 --vocab-size 800 "
-                      "--n-layer 2 --n-head 2 --n-embd 48")
-    call(sft, folder, "--documents 100 --demonstrations 320 --epochs 2")
-    call(reward, folder, f"--prompts 40 --heldout-prompts 20 --epochs 6 {SHORT}")
-    call(ppo, folder, "--iterations 12 --episodes 32 --minibatch 8 --prompts 40 --eval-prompts 10 "
-                      f"--lr 3e-3 {SHORT}")
-    call(ppo, folder, f"--ptx 1 --iterations 2 --episodes 8 --minibatch 4 --eval-prompts 9 {SHORT}")
-    call(dpo, folder, f"--epochs 4 --eval-prompts 10 {SHORT}")
-    call(evaluation, folder, f"--prompts 10 --probes 2 {SHORT}")
-    sys.argv = argv
-    return folder
-
-
-@pytest.fixture
-def copy(out, tmp_path, monkeypatch):
-    """A copy of the folder to spoil."""
-    monkeypatch.setattr(sys, "argv", [])
-    return shutil.copytree(out, tmp_path / "out")
+from conftest import SHORT, call
 
 
 def log(out, stage):
@@ -222,15 +192,6 @@ def test_labels_survive_an_interrupt(copy, monkeypatch):
         call(reward, copy, f"--label {SHORT}")
     assert end.value.code == 130
     assert len((copy / "labels.jsonl").read_text().splitlines()) == 3
-
-
-def test_best_of_n_rises_with_n_and_stays_below_the_formula(copy):
-    call(evaluation, copy, f"--prompts 12 --probes 2 --best-of 8 {SHORT}")
-    rows = json.loads((copy / "best_of.json").read_text())
-    assert [row["n"] for row in rows] == [1, 2, 4, 8] and rows[0]["kl"] == 0
-    for less, more in zip(rows, rows[1:]):
-        assert less["score"] < more["score"] and less["kl"] < more["kl"]
-        assert more["kl"] <= more["kl_formula"] + 1e-9
 
 
 # --- bad input: one line that says what and where, status 1, and what was there stays -------------
