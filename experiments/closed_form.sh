@@ -12,8 +12,8 @@
 source "$(dirname "$0")/common.sh"
 
 last=optimum.json
-one="--max-new-tokens 1 --prompts 200"
-for beta in 0.1 0.3 1 3; do
+one="--max-new-tokens 1 --prompts 200 --eval-prompts 10"
+for beta in 0.1 0.3 1; do
     begin "beta-$beta" sft.pt reward.pt || continue
     py experiments/exact.py --measure rank --prompts 3500
     py dpo.py --beta "$beta" --max-new-tokens 1

@@ -18,18 +18,25 @@ fi
 
 last=results.json                     # what a finished run has
 
-begin() {   # begin RUN FILE...   a folder with those checkpoints of the finished run; 1 if done before
+begin() {   # begin RUN FILE...   a folder with those files of the finished run; 1 if done before
     run=$OUT/seed-$SEED/$1
     if [ -e "$run/$last" ]; then echo "skipped: $run/$last exists"; return 1; fi
     printf '\n=== %s: %s\n' "$name" "$1"
     mkdir -p "$run"
     local file
-    for file in "${@:2}"; do cp "$FROM/$file" "$run/"; done
+    for file in "${@:2}"; do cp -r "$FROM/$file" "$run/"; done
 }
 
 py() {      # py SCRIPT FLAGS...   in that folder
     echo "python $* --seed $SEED --out $run"
     "$python" "$@" --seed "$SEED" --out "$run"
+}
+
+as_row() {  # as_row CHECKPOINT COMMAND...   what the command makes of the SFT model is shown as PPO's
+    mv "$run/sft.pt" "$run/once.pt"
+    "${@:2}"
+    mv "$run/$1.pt" "$run/ppo.pt"
+    mv "$run/once.pt" "$run/sft.pt"
 }
 
 small="--prompts 200 --probes 60"     # of eval.py: enough for a mean over three seeds

@@ -11,7 +11,7 @@ source "$(dirname "$0")/common.sh"
 
 for beta in 0 0.02 0.05 0.1 0.2 0.5 1 2; do
     begin "beta-$beta" sft.pt reward.pt || continue
-    py ppo.py --beta "$beta" --lr 1e-3 --iterations 80 --eval-prompts 128
+    py ppo.py --beta "$beta" --iterations 60 --eval-prompts 128
     py eval.py $small
 done
 "$python" experiments/plot.py dial "$OUT"

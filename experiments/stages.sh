@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Why three stages? Each is left out, or enlarged, in turn.
 #
+# three        the finished run: SFT, reward model, PPO
 # base-ppo     PPO from the base model, no SFT: most of what it samples are lists of prompts
 # base-dpo     DPO from the base model on the same rankings
 # base-rm      the reward model begins with the base model instead of SFT's
-# no-rm        no reward model: a labeler looks at each of PPO's 5,120 answers once, where the rankings
-#              took more than 20,000 looks but then score for ever
+# no-rm        no reward model: a labeler looks at each of PPO's 4,864 answers once, 49 days at a hundred
+#              a day; the rankings took about 23,000 looks, but then score for ever
 # sft-2, -4    SFT alone with two and four times the demonstrations
 # sft-last     SFT again after PPO: the stages in another order
 #
@@ -13,6 +14,7 @@
 
 source "$(dirname "$0")/common.sh"
 
+begin three results.json || true
 if begin base-ppo base.pt sft.pt reward.pt; then
     py ppo.py --begin base
     py eval.py $small
@@ -32,18 +34,13 @@ if begin no-rm sft.pt; then
 fi
 for times in 2 4; do
     begin "sft-$times" base.pt sft.pt || continue
-    mv "$run/sft.pt" "$run/once.pt"
-    py sft.py --demonstrations $((7000 * times))
-    mv "$run/sft.pt" "$run/ppo.pt"            # a row of the table beside the SFT model
-    mv "$run/once.pt" "$run/sft.pt"
+    as_row sft py sft.py --demonstrations $((7000 * times))
     py eval.py $small
 done
 if begin sft-last ppo.pt sft.pt; then
-    mv "$run/sft.pt" "$run/once.pt"
-    py sft.py --begin ppo
-    mv "$run/sft.pt" "$run/ppo.pt"
-    mv "$run/once.pt" "$run/sft.pt"
+    as_row sft py sft.py --begin ppo
     py eval.py $small
 fi
 "$python" experiments/plot.py table "$OUT" ppo win_gold gold kl lists_prompts
 "$python" experiments/plot.py table "$OUT" dpo win_gold gold kl lists_prompts
+"$python" experiments/plot.py closing "$OUT" reward accuracy_gold

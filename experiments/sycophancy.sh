@@ -3,30 +3,30 @@
 #
 # Perez et al. (arXiv 2212.09251) and Sharma et al. (arXiv 2310.13548) find that preference training
 # makes models agree with what the user believes. --agreement-bias is what labelers add when an answer
-# agrees with the false premise of its prompt; agreeing costs 1 in true utility.
+# agrees with the false premise of its prompt; agreeing costs 1 in true utility. The finished run has
+# 0.3.
 #
 # Look for: agrees_with_false after SFT, PPO and DPO. Remedies: contrasting pairs, in which the
 # careful answer stands above the pleasing one, and a reward that can be checked (--reward gold).
 
 source "$(dirname "$0")/common.sh"
 
-for bias in 0 0.3 2; do
-    begin "bias-$bias" sft.pt || continue
-    py reward.py --agreement-bias "$bias"
+tune() {    # tune RUN FLAGS...   of reward.py
+    begin "$1" sft.pt || return 0
+    py reward.py --prompts 2000 "${@:2}"
     py ppo.py
     py dpo.py
     py eval.py --prompts 200
-done
-if begin "bias-2-contrast" sft.pt; then
-    py reward.py --agreement-bias 2 --contrast 400
-    py ppo.py
-    py dpo.py
-    py eval.py --prompts 200
-fi
-if begin "reward-gold" sft.pt; then
+}
+
+tune bias-0 --agreement-bias 0
+begin bias-0.3 results.json || true
+tune bias-2 --agreement-bias 2
+tune bias-2-contrast --agreement-bias 2 --contrast 400
+if begin reward-gold sft.pt; then
     py ppo.py --reward gold
     py eval.py --prompts 200
 fi
 for model in sft ppo dpo; do
-    "$python" experiments/plot.py table "$OUT" $model agrees_with_false gold
+    "$python" experiments/plot.py table "$OUT" $model agrees_with_false gold win_gold
 done

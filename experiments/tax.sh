@@ -4,20 +4,22 @@
 # Appendix E.6 of the paper: raising beta does not bring the regressions back, mixing pretraining
 # gradients in does, and costs little of the reward.
 #
-# Look for: lm_loss and few_shot of base and SFT in the README's table, then here over gamma (--ptx)
-# at the same beta, and over beta without it; gold is what is given up for it.
+# Look for: lm_loss (lower is better) and few_shot of base and SFT, then of PPO-ptx over gamma (--ptx)
+# at the same beta, and of PPO over beta without it; gold is what is given up for it.
 
 source "$(dirname "$0")/common.sh"
 
-for gamma in 0.1 0.3 1 3 10; do
+begin gamma-1-and-beta-0.12 results.json || true
+for gamma in 0.1 0.3 3 10; do
     begin "gamma-$gamma" sft.pt reward.pt || continue
     py ppo.py --ptx "$gamma"
     py eval.py $small
 done
-for beta in 0.03 0.12 0.3 1; do
+for beta in 0.03 0.3 1; do
     begin "beta-$beta" sft.pt reward.pt || continue
     py ppo.py --beta "$beta"
     py eval.py $small
 done
-"$python" experiments/plot.py table "$OUT" ppo_ptx lm_loss few_shot gold kl
-"$python" experiments/plot.py table "$OUT" ppo lm_loss few_shot gold kl
+for model in base sft ppo_ptx ppo; do
+    "$python" experiments/plot.py table "$OUT" $model lm_loss few_shot gold kl
+done

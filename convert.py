@@ -1,0 +1,298 @@
+"""Doors: GPT-2's weights in; folders for transformers, and whatever builds on it, out.
+
+    python convert.py import DIR out/base.pt        a Hugging Face GPT-2 folder, any size
+    python convert.py export out/ppo.pt DIR         AutoModelForCausalLM and AutoTokenizer load it
+    python convert.py export out/reward.pt DIR      AutoModelForSequenceClassification, one label
+    python convert.py export out/comparisons.jsonl DIR    pairs in TRL's preference format
+
+Nothing is downloaded. The vocabulary is read from DIR, or from --vocabulary (a folder or a file):
+encoder.json and vocab.bpe, vocab.json and merges.txt, tokenizer.json, or a .tiktoken file; without
+any, it is tiktoken's own "gpt2", where this machine has it.
+"""
+
+import base64
+import itertools
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tiktoken
+import torch
+
+from data.tokenizer import END, Tokenizer
+from model import GPT, GPTConfig, load, load_gpt, save
+from plumbing import check, fail, flags, run
+from reward import load_reward
+
+GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+TRANSPOSED = tuple(f".{layer}.weight" for layer in                 # Conv1D in transformers
+                   ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
+
+
+@dataclass(frozen=True)
+class Config:
+    to: str = ""                   # import or export; needs no flag, nor do the next two
+    source: str = ""               # what is read
+    target: str = ""               # what is written
+    vocabulary: str = ""           # import: folder or file of the vocabulary, if not in the source
+
+
+def read_json(path):
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        fail(f"{path}: {e}; it should be a JSON file")
+
+
+# --- vocabulary -----------------------------------------------------------------------------------
+
+
+def letters():
+    """GPT-2's files write every byte as one printable character. -> {byte: character}"""
+    printable = [b for b in range(256) if chr(b).isprintable() and chr(b) not in " \xad"]
+    others = [b for b in range(256) if b not in printable]
+    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+
+
+def as_ranks(vocabulary, path):
+    """{written token: id} without special tokens -> {bytes: rank}"""
+    byte_of = {character: b for b, character in letters().items()}
+    try:
+        ranks = {bytes(byte_of[character] for character in token): rank
+                 for token, rank in sorted(vocabulary.items(), key=lambda item: item[1])}
+    except (KeyError, TypeError):
+        fail(f"{path} is not a byte-level vocabulary as GPT-2's")
+    check(list(ranks.values()) == list(range(len(ranks))) and len(ranks) >= 256,
+          f"{path}: ids must be 0, 1, 2, ... in the order of the merges")
+    return ranks
+
+
+def read_vocabulary(place):
+    """A folder or a file -> Tokenizer"""
+    place = Path(place)
+    folder, named = (place, None) if place.is_dir() else (place.parent, place.name)
+    for tokens, merges in (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")):
+        if named in (None, tokens, merges) and (folder / tokens).is_file():
+            vocabulary = read_json(folder / tokens)
+            check(isinstance(vocabulary, dict), f"{folder / tokens} is no vocabulary")
+            vocabulary.pop(END, None)
+            ranks = as_ranks(vocabulary, folder / tokens)
+            check_merges(vocabulary, folder / merges)
+            return Tokenizer(ranks, GPT2_PATTERN)
+    if named in (None, "tokenizer.json") and (folder / "tokenizer.json").is_file():
+        return from_tokenizer_json(folder / "tokenizer.json")
+    for path in [place] if named else sorted(folder.glob("*.tiktoken")):
+        check(path.suffix == ".tiktoken" and path.is_file(),
+              f"{path} is not encoder.json, vocab.json, tokenizer.json or a .tiktoken file")
+        try:
+            lines = map(str.split, path.read_text().splitlines())
+            ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
+        except ValueError as e:
+            fail(f"{path}: {e}; a line should be a token in base64, a space and its rank")
+        check(list(ranks.values()) == list(range(len(ranks))), f"{path}: ranks not 0, 1, 2, ...")
+        return Tokenizer(ranks, GPT2_PATTERN)
+    try:
+        return Tokenizer(tiktoken.get_encoding("gpt2")._mergeable_ranks, GPT2_PATTERN)
+    except Exception:
+        fail(f"no vocabulary in {place}, and tiktoken has no copy of GPT-2's; put encoder.json and "
+             "vocab.bpe, or tokenizer.json, beside the weights or name them: --vocabulary DIR")
+
+
+def check_merges(vocabulary, path):
+    """tiktoken merges in the order of the ids; the file of merges has to say the same."""
+    check(path.is_file(), f"{path} not found; it belongs to the vocabulary beside it")
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n")
+             if line and not line.startswith("#version")]
+    for rank, line in enumerate(lines, len(vocabulary) - len(lines)):
+        check(vocabulary.get(line.replace(" ", "")) == rank,
+              f"{path}: the merge {line!r} should have made token {rank} of the vocabulary")
+
+
+def from_tokenizer_json(path):
+    found = read_json(path)
+    try:
+        vocabulary, steps = found["model"]["vocab"], found["pre_tokenizer"]
+        special = {token["content"] for token in found["added_tokens"]}
+        steps = steps["pretokenizers"] if steps["type"] == "Sequence" else [steps]
+        pattern, = [s["pattern"]["Regex"] for s in steps if s["type"] == "Split"] or [GPT2_PATTERN]
+        ranks = as_ranks({t: i for t, i in vocabulary.items() if t not in special}, path)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        fail(f"{path} is not a byte-level vocabulary as GPT-2's")
+    return Tokenizer(ranks, pattern)
+
+
+def tokenizer_json(tokenizer, pad):
+    """The same tokenizer in the format of Hugging Face's tokenizers."""
+    letter = letters()
+    write = lambda token: "".join(letter[b] for b in token)
+    merges = [[write(token[:i]), write(token[i:])] for token in tokenizer.ranks
+              for i in range(1, len(token))
+              if token[:i] in tokenizer.ranks and token[i:] in tokenizer.ranks]
+    special = {END: tokenizer.eot} | ({"<|pad|>": tokenizer.eot + 1} if pad else {})
+    byte_level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=False, use_regex=False)
+    split = dict(type="Split", pattern={"Regex": tokenizer.pattern}, behavior="Isolated",
+                 invert=False)
+    return dict(
+        version="1.0", truncation=None, padding=None, normalizer=None, post_processor=None,
+        added_tokens=[dict(id=i, content=token, single_word=False, lstrip=False, rstrip=False,
+                           normalized=False, special=True) for token, i in special.items()],
+        pre_tokenizer=dict(type="Sequence", pretokenizers=[split, byte_level]),
+        decoder=byte_level,
+        model=dict(type="BPE", dropout=None, unk_token=None, continuing_subword_prefix=None,
+                   end_of_word_suffix=None, fuse_unk=False, byte_fallback=False,
+                   ignore_merges=True, merges=merges,
+                   vocab={write(token): i for token, i in tokenizer.ranks.items()} | special))
+
+
+# --- in -------------------------------------------------------------------------------------------
+
+
+def read_weights(folder):
+    """model.safetensors or pytorch_model.bin, in parts or whole. -> {name: tensor}"""
+    weights, paths = {}, sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    check(paths, f"{folder} holds neither model.safetensors nor pytorch_model.bin")
+    for path in paths:
+        try:
+            if path.suffix == ".safetensors":
+                weights |= safetensors().load_file(path)
+            else:
+                weights |= torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as e:
+            fail(f"{path} is damaged or holds more than weights ({type(e).__name__}); get it again")
+    return weights
+
+
+def safetensors():
+    try:
+        from safetensors import torch as module
+    except ImportError:
+        fail("safetensors is missing: pip install -r requirements-extra.txt")
+    return module
+
+
+def load_hugging_face(folder, tokenizer):
+    """-> GPT"""
+    given = read_json(folder / "config.json")
+    expected = dict(model_type="gpt2", activation_function="gelu_new", layer_norm_epsilon=1e-5,
+                    scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
+                    tie_word_embeddings=True, n_inner=None)
+    check(isinstance(given, dict), f"{folder / 'config.json'} is no configuration")
+    for key, value in expected.items():
+        check(given.get(key, value) == value,
+              f"{folder / 'config.json'}: {key} is {given.get(key)}, this GPT-2 has {value}")
+    try:
+        config = GPTConfig(given["vocab_size"], given.get("n_positions") or given["n_ctx"],
+                           given["n_layer"], given["n_head"], given["n_embd"])
+    except KeyError as e:
+        fail(f"{folder / 'config.json'} lacks {e}")
+    sizes = (config.vocab_size, config.block_size, config.n_layer, config.n_head, config.n_embd)
+    check(all(type(n) is int and 0 < n < 1_000_000 for n in sizes)
+          and config.n_embd % config.n_head == 0 and config.n_embd % 2 == 0,
+          f"{folder / 'config.json'}: sizes {sizes} make no GPT-2")
+    check(config.vocab_size == tokenizer.vocab_size,
+          f"{folder / 'config.json'}: {config.vocab_size} tokens, the vocabulary has "
+          f"{tokenizer.vocab_size}")
+    weights = {"transformer." + name.removeprefix("transformer."): w
+               for name, w in read_weights(folder).items()
+               if not name.endswith((".attn.bias", ".attn.masked_bias", "lm_head.weight"))}
+    weights = {name: (w.T if name.endswith(TRANSPOSED) and w.ndim == 2 else w).float()
+               for name, w in weights.items()}
+    weights["lm_head.weight"] = weights.get("transformer.wte.weight")
+    gpt = GPT(config)
+    try:
+        gpt.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as e:
+        fail(f"{folder}: the weights do not fit config.json: {str(e).splitlines()[-1].strip()}")
+    return gpt
+
+
+# --- out ------------------------------------------------------------------------------------------
+
+
+def export_model(path, folder):
+    """A checkpoint -> a folder. A reward model gets a padding token of its own, because the last
+    token before the padding is where its score is read."""
+    _, tokenizer, weights = load(path, "bash train_all.sh")
+    is_reward = "head.weight" in weights
+    gpt = load_reward(path).gpt if is_reward else load_gpt(path, "bash train_all.sh")[0]
+    c, pad = gpt.config, tokenizer.eot + is_reward
+    tensors = {name: (w.T if name.endswith(TRANSPOSED) else w).contiguous()
+               for name, w in gpt.state_dict().items() if name != "lm_head.weight"}
+    config = dict(model_type="gpt2", vocab_size=c.vocab_size + is_reward, n_positions=c.block_size,
+                  n_embd=c.n_embd, n_layer=c.n_layer, n_head=c.n_head, n_inner=None,
+                  activation_function="gelu_new", layer_norm_epsilon=1e-5, torch_dtype="float32",
+                  resid_pdrop=c.dropout, embd_pdrop=c.dropout, attn_pdrop=c.dropout,
+                  bos_token_id=tokenizer.eot, eos_token_id=tokenizer.eot, pad_token_id=pad,
+                  tie_word_embeddings=True, architectures=["GPT2LMHeadModel"])
+    if is_reward:   # their head has no bias: w (h + b w / |w|^2) = w h + b, so it moves into ln_f
+        head, bias = weights["head.weight"], weights["head.bias"]
+        tensors["transformer.ln_f.bias"] = (tensors["transformer.ln_f.bias"]
+                                            + bias * head[0] / (head ** 2).sum())
+        table = tensors["transformer.wte.weight"]
+        tensors["transformer.wte.weight"] = torch.cat([table, torch.zeros_like(table[:1])])
+        tensors["score.weight"] = head
+        config |= dict(architectures=["GPT2ForSequenceClassification"], num_labels=1,
+                       id2label={"0": "reward"}, label2id={"reward": 0})
+    folder.mkdir(parents=True, exist_ok=True)
+    safetensors().save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write = lambda name, found: (folder / name).write_text(
+        json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write("config.json", config)
+    write("tokenizer.json", tokenizer_json(tokenizer, is_reward))
+    write("tokenizer_config.json", dict(
+        tokenizer_class="PreTrainedTokenizerFast", bos_token=END, eos_token=END,
+        pad_token="<|pad|>" if is_reward else END, padding_side="right" if is_reward else "left",
+        model_max_length=c.block_size, split_special_tokens=True,
+        clean_up_tokenization_spaces=False))
+    if not is_reward:
+        write("generation_config.json", dict(
+            bos_token_id=tokenizer.eot, eos_token_id=tokenizer.eot, pad_token_id=pad,
+            do_sample=True, temperature=1.0, top_k=0, max_new_tokens=48))
+    print(f"{folder}: {'a reward model' if is_reward else 'a policy'} of "
+          f"{sum(w.numel() for w in tensors.values()):,} parameters; a prompt ends in a newline")
+
+
+def export_comparisons(path, folder):
+    """Rankings -> every pair, {"prompt", "chosen", "rejected"}, in train.jsonl and test.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = {"train": [], "valid": []}
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if line.strip():
+            try:
+                record = json.loads(line)
+                ordered = [record["responses"][i] for i in record["ranking"]]
+                pairs[record.get("split", "train")] += [
+                    dict(prompt=record["prompt"] + "\n", chosen=chosen, rejected=rejected)
+                    for chosen, rejected in itertools.combinations(ordered, 2)]
+            except (ValueError, TypeError, KeyError, IndexError, RecursionError) as e:
+                fail(f"{path}:{number}: {type(e).__name__}: {e}; mend or delete the line")
+    for name, rows in (("train", pairs["train"]), ("test", pairs["valid"])):
+        with open(folder / f"{name}.jsonl", "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        print(f"{folder / name}.jsonl: {len(rows):,} pairs")
+
+
+# --- main -----------------------------------------------------------------------------------------
+
+
+def main():
+    for i, name in enumerate(("--to", "--source", "--target")):
+        if len(sys.argv) > 1 + 2 * i and not sys.argv[1 + 2 * i].startswith("-"):
+            sys.argv.insert(1 + 2 * i, name)
+    config = flags(Config, __doc__)
+    source, target = Path(config.source), Path(config.target)
+    check(config.to in ("import", "export") and config.source and config.target,
+          "say what to do: python convert.py import DIR out/base.pt, or export out/ppo.pt DIR")
+    check(source.exists(), f"{source} not found")
+    if config.to == "export":
+        return (export_comparisons if source.suffix == ".jsonl" else export_model)(source, target)
+    tokenizer = read_vocabulary(config.vocabulary or source)
+    gpt = load_hugging_face(source, tokenizer)
+    save(target, "base", gpt, gpt.config, tokenizer)
+    print(f"{target}: {sum(p.numel() for p in gpt.parameters()):,} parameters, context "
+          f"{gpt.config.block_size}, {tokenizer.vocab_size:,} tokens")
+
+
+if __name__ == "__main__":
+    run(main)
