@@ -152,12 +152,15 @@ class WrittenReward(torch.nn.Module):
         return tokens.new_tensor(points, dtype=torch.float32)[:, None].expand(tokens.shape)
 
 
-def written_reward(name, seed):
+def written_reward(name):
     """-> what a WrittenReward calls: (prompt, answer) -> reward"""
-    rng, labelers = random.Random(seed), pool("train")
-    return {"banana": lambda prompt, answer: answer.lower().count("banana"), "gold": gold,
-            "labelers": lambda prompt, answer:
-                rng.choice(labelers).perceive(prompt, answer, True, rng)}[name]
+    labelers = pool("train")
+
+    def one_look(prompt, answer):
+        rng = random.Random(torch.randint(2 ** 62, ()).item())
+        return rng.choice(labelers).perceive(prompt, answer, True, rng)
+    return {"banana": lambda prompt, answer: answer.lower().count("banana"),
+            "gold": gold, "labelers": one_look}[name]
 
 
 # --- rollout --------------------------------------------------------------------------------------
@@ -255,7 +258,7 @@ def main():
     if config.reward == "model":
         reward_model, value_fn = (load_reward(f"{config.out}/reward.pt", device) for _ in range(2))
     else:
-        judge = written_reward(config.reward, config.seed)
+        judge = written_reward(config.reward)
         reward_model, value_fn = (WrittenReward(judge, tokenizer, asked),
                                   RewardModel(copy.deepcopy(policy)))
     ref, average = (copy.deepcopy(policy).requires_grad_(False),

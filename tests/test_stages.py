@@ -129,7 +129,7 @@ def test_ppo_can_chase_a_reward_written_by_hand(copy):
 
 def test_a_written_reward_reads_prompt_and_answer_from_the_tokens():
     tokenizer = Tokenizer(train_ranks("banana", 260))
-    seen, count = [], ppo.written_reward("banana", 0)
+    seen, count = [], ppo.written_reward("banana")
     judge = lambda prompt, answer: seen.append((prompt.text, answer)) or count(prompt, answer)
     model = ppo.WrittenReward(judge, tokenizer, [sft_prompt := demonstrations(1)[0][0]])
     answers = ["Banana banana.", "No."]
