@@ -5,28 +5,28 @@ score = beta log(policy / ref) plus a constant of the prompt (eq. 5). Put into t
 likelihood, the constant cancels: no reward model, no sampling.
 
     python dpo.py            out/sft.pt, out/comparisons.jsonl -> out/dpo.pt
+
+--comparisons takes any file of preferences (formats: data/source.py); give it --prompts too, since
+the true utility is known in the small world alone.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from data import comparisons
 from data.batches import by_length, collate
+from data.source import prompts
 from data.utility import mean_gold
-from data.world import prompts
 from model import load_gpt, respond, save, token_logprobs
-from plumbing import Metrics, adam, check, flags, run, set_lr, start
+from plumbing import Steps, Training, adam, check, flags, prepare, run, set_lr, start
 
 
 @dataclass(frozen=True)
-class Config:
-    out: str = "out"               # folder of checkpoints and metrics
+class Config(Training):
     begin: str = "sft"             # checkpoint in --out that policy and reference begin with
-    seed: int = 0                  # of everything random
-    device: str = "auto"           # cpu, cuda or auto
     comparisons: str = ""          # another file than comparisons.jsonl in --out
     beta: float = 0.3              # strength of the tether; paper 0.1
     epochs: int = 1                # passes over the comparisons
@@ -34,6 +34,7 @@ class Config:
     lr: float = 2e-4               # peak learning rate (Adam); paper 1e-6 (RMSprop)
     max_new_tokens: int = 48       # longest answer, for the true utility in the log
     eval_prompts: int = 128        # for the true utility in the log, never used for training
+    prompts: str = ""              # file of your own prompts: then no true utility is logged
 
 
 # --- loss -----------------------------------------------------------------------------------------
@@ -91,38 +92,51 @@ def loss_of(model, items, ref_logp, rows, beta, device):
     return dpo_loss(pi[better], pi[worse], ref[better], ref[worse], beta)
 
 
+def add_gradients(config, model, items, ref_logp, rows, device):
+    """Backward, as many prompts at a time as --microbatch sequences allow. -> loss, stats"""
+    longest = max(len(items[i][1]) for i in rows)
+    size = max(1, config.microbatch // longest) if config.microbatch else len(rows)
+    total, stats, n = 0.0, {}, sum(math.comb(len(items[i][1]), 2) for i in rows)
+    for part in (rows[i:i + size] for i in range(0, len(rows), size)):
+        share = sum(math.comb(len(items[i][1]), 2) for i in part) / n
+        loss, found = loss_of(model, items, ref_logp, part, config.beta, device)
+        (loss * share).backward()
+        total += loss.detach() * share
+        stats = {key: stats.get(key, 0.0) + value * share for key, value in found.items()}
+    return total, stats
+
+
 # --- main -----------------------------------------------------------------------------------------
 
 
 def main():
     config = flags(Config, __doc__)
     check(config.beta > 0, f"--beta {config.beta} must be above 0")
-    device, generator = start(config.seed, config.device)
+    device, generator = start(config)
     model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", "python sft.py", device)
     items = comparisons.read(config.comparisons or f"{config.out}/comparisons.jsonl", tokenizer,
                              model.config.block_size)
     ref_logp = {split: all_logprobs(model, items[split], device) for split in items}
-    watched = prompts(config.eval_prompts, "eval", config.seed)
-    metrics = Metrics(config.out, "dpo")
+    watched = [] if config.prompts else prompts(config.eval_prompts, "eval", config.seed)
+    steps = Steps(config, "dpo")
 
     optimizer = adam(model.parameters(), config.lr)
     lengths = [len(prompt) + max(map(len, responses)) for prompt, responses in items["train"]]
     batches = [rows for _ in range(config.epochs)
                for rows in by_length(lengths, config.batch, generator)]
-    progress = tqdm(batches, desc="dpo")
-    for step, rows in enumerate(progress):
-        loss, stats = loss_of(model, items["train"], ref_logp["train"], rows, config.beta, device)
-        loss.backward()
+    prepare(config, model)
+    for step in steps.upto(len(batches), model=model, adam=optimizer):
+        rows = batches[step]
+        loss, stats = add_gradients(config, model, items["train"], ref_logp["train"], rows, device)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         set_lr(optimizer,                                       # warm-up, then linear to 0
                config.lr * min(1, (step + 1) / 20) * (1 - step / len(batches)))
         optimizer.step()
         optimizer.zero_grad()
-        if step % 50 == 49 or step + 1 == len(batches):
+        if watched and (step % 50 == 49 or step + 1 == len(batches)):
             answers = respond(model, tokenizer, [p.text for p in watched], config.max_new_tokens)
             stats["gold"] = mean_gold(watched, answers, tokenizer)        # for the log alone
-        metrics.log(step, loss=loss, norm=norm, **stats)
-        progress.set_postfix(loss=f"{loss:.3f}", accuracy=f"{stats['accuracy']:.2f}")
+        steps.log(step, loss=loss, norm=norm, **stats)
 
     with torch.no_grad():
         heldout = [loss_of(model, items["valid"], ref_logp["valid"], [i], config.beta, device)
@@ -130,9 +144,9 @@ def main():
     loss, accuracy = (sum(values) / len(values) for values in
                       zip(*((l.item(), s["accuracy"].item()) for l, s in heldout)))
     save(f"{config.out}/dpo.pt", "dpo", model, model.config, tokenizer)
-    metrics.end(f"{config.out}/dpo.pt: held-out accuracy {accuracy:.1%}, "
-                f"true utility {stats['gold']:.2f}",
-                heldout_accuracy=accuracy, heldout_loss=loss)
+    gold = f", true utility {stats['gold']:.2f}" if watched else ""
+    steps.end(f"{config.out}/dpo.pt: held-out accuracy {accuracy:.1%}{gold}",
+              heldout_accuracy=accuracy, heldout_loss=loss)
 
 
 if __name__ == "__main__":

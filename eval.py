@@ -6,6 +6,9 @@ prompts answered by every model.
 
     python eval.py        out/*.pt -> out/results.json, out/answers.jsonl and, with matplotlib,
                           out/figures/*.png
+
+--prompts and --documents also take a file of your own; what is left without a true utility is the
+score, the KL, lengths, the accuracies on held-out pairs, and samples to read.
 """
 
 import json
@@ -20,12 +23,13 @@ from tqdm import tqdm
 
 from data.batches import encode_prompt, pack, windows
 from data.labelers import pool
+from data.source import documents, number_or_file, prompts
 from data.tasks import opinion, unknown_question, why_question
 from data.utility import breakdown, gold
-from data.world import documents, lists_prompts, probes, prompts
+from data.world import lists_prompts, probes
 from dpo import all_logprobs
 from model import load_gpt, respond
-from plumbing import check, flags, run, start
+from plumbing import check, flags, run, start, whole
 from reward import load_reward, score_all
 from sft import few_shot_answers, few_shot_exact, heldout_loss
 
@@ -40,8 +44,10 @@ COLUMNS = ("gold score win_gold win_labelers kl length ended truthful invented a
 class Config:
     out: str = "out"               # folder of checkpoints and metrics
     seed: int = 0                  # of the evaluation prompts and of sampling
-    device: str = "auto"           # cpu, cuda or auto
-    prompts: int = 500             # evaluation prompts
+    device: str = "auto"           # cpu, cuda, mps or auto
+    precision: str = "auto"        # of the blocks: float32, bfloat16, or auto: bfloat16 on cuda
+    prompts: number_or_file = 500          # evaluation prompts
+    documents: number_or_file = 200        # held-out text
     probes: int = 120              # further prompts about unknown things and with false premises
     max_new_tokens: int = 48       # longest answer
     seeds: str = ""                # folders, "out-0,out-1": only print mean and spread over them
@@ -109,7 +115,7 @@ def last_line(path):
 
 
 def print_table(found):
-    shown = [c for c in COLUMNS if c != "ended"]
+    shown = [c for c in COLUMNS if c != "ended" and any(c in row for row in found.values())]
     print("\n" + "model".ljust(14) + "".join(c.replace("_with_false", "").rjust(15) for c in shown))
     for name, row in found.items():
         cells = (row.get(c) for c in shown)
@@ -119,10 +125,10 @@ def print_table(found):
 
 
 def print_samples(asked, answers, n=5):
-    """The first prompt of each of n kinds, answered by every model."""
+    """The first prompt of each of n kinds, or the first n of one's own, answered by every model."""
     first = {}
     for i, prompt in enumerate(asked):
-        first.setdefault(prompt.kind, i)
+        first.setdefault(prompt.kind if prompt.want else prompt.text, i)
     for i in list(first.values())[:n]:
         print(f"\n{asked[i].text}")
         for name, given in answers.items():
@@ -163,7 +169,8 @@ def figures(out, found):
     logs = {stage: [line for line in lines if line["step"] >= 0] for stage, lines in logs.items()}
 
     stages = [s for s in ("pretrain", "sft", "reward", "ppo", "ppo_ptx", "dpo") if s in logs]
-    figure, axes = plt.subplots(1, len(stages), figsize=(3 * len(stages), 2.6), squeeze=False)
+    figure, axes = plt.subplots(1, max(1, len(stages)), figsize=(3 * max(1, len(stages)), 2.6),
+                                squeeze=False)
     for axis, stage in zip(axes[0], stages):
         key = "score" if stage.startswith("ppo") else "loss"
         axis.plot([line["step"] for line in logs[stage]], [line[key] for line in logs[stage]],
@@ -176,7 +183,7 @@ def figures(out, found):
         figure, axis = plt.subplots(figsize=(5, 3.4))
         measured = [line for line in logs["ppo"] if "gold" in line]
         axis.plot([math.sqrt(max(0, line["kl"])) for line in logs["ppo"]],
-                  [line["score"] for line in logs["ppo"]], ".", label="reward model score")
+                  [line["score"] for line in logs["ppo"]], ".", label="reward model's score")
         axis.plot([math.sqrt(max(0, line["kl"])) for line in measured],
                   [line["gold"] for line in measured], "o-", label="true utility")
         axis.set(xlabel="square root of the KL to SFT (nats)", title="PPO")
@@ -184,8 +191,10 @@ def figures(out, found):
         figure.tight_layout()
         figure.savefig(folder / "ppo_score_and_utility.png", dpi=120)
 
+    names = [name for name in found if name != "sft" and "win_gold" in found[name]]
+    if not names:
+        return
     figure, axis = plt.subplots(figsize=(5, 3.4))
-    names = [name for name in found if name != "sft"]
     for offset, key in ((-0.2, "win_gold"), (0.2, "win_labelers")):
         axis.bar([i + offset for i in range(len(names))], [found[n][key][0] for n in names], 0.38,
                  yerr=[found[n][key][1] for n in names],
@@ -201,71 +210,103 @@ def figures(out, found):
 # --- main -----------------------------------------------------------------------------------------
 
 
+def questions(config, tokenizer, block_size):
+    """-> prompts, how many of them are evaluation prompts; the rest are probes. Of the user's own
+    prompts those that fit the context."""
+    asked = prompts(config.prompts, "eval", config.seed)
+    if isinstance(config.prompts, str):
+        room = block_size - config.max_new_tokens
+        kept = [p for p in asked if len(encode_prompt(tokenizer, p.text)) <= room]
+        check(kept, f"no prompt of {config.prompts} leaves room for an answer: --max-new-tokens")
+        return kept[:500], len(kept[:500])
+    more = [p for task in (unknown_question, why_question, opinion)
+            for p in probes(task, config.probes, config.seed) if p.unknown or p.premise]
+    return asked + more, len(asked)
+
+
+def measure(config, models, reward_model, tokenizer, asked, n, device):
+    """What needs no truth. -> {model: [(answer, ended)]}, {model: {column: (mean, half interval)}}
+    """
+    texts, own, answers, found = [p.text for p in asked], not asked[0].want, {}, {}
+    block_size = models["sft"].config.block_size
+    text = [windows(pack(tokenizer, documents(config.documents, which="held-out")), 64, block_size,
+                    torch.Generator().manual_seed(0))]
+    for name, model in tqdm(models.items(), desc="eval"):
+        generator = torch.Generator(device).manual_seed(config.seed)
+        if name == "base" and not own:
+            answers["base_few_shot"] = few_shot_answers(model, tokenizer, texts,
+                                                        config.max_new_tokens, 1.0, generator)
+        ids = respond(model, tokenizer, texts, config.max_new_tokens, generator=generator)
+        answers[name] = [(tokenizer.decode(row), row[-1] == tokenizer.eot) for row in ids]
+        found[name] = dict(length=mean(map(len, ids[:n])),
+                           ended=mean(ended for _, ended in answers[name][:n]),
+                           kl=kl_to(models["sft"], model, tokenizer, asked[:n], ids[:n], device),
+                           lm_loss=(heldout_loss(model, text, device), 0.0))
+        if not own:                                 # takes those of the prompts with one answer
+            more = prompts(2 * n + 50, "eval", config.seed)
+            found[name]["few_shot"] = few_shot_exact(model, tokenizer, more), 0.0
+        if reward_model:
+            pairs = [(encode_prompt(tokenizer, p.text), row) for p, row in zip(asked[:n], ids)]
+            found[name]["score"] = mean(score_all(reward_model, pairs, device))
+    return answers, {name: found.get(name, {}) for name in NAMES if name in answers}
+
+
+def judge(answers, found, asked, n, seed):
+    """Adds what the true utility and held-out labelers say."""
+    utility = {name: [gold(p, *a) for p, a in zip(asked[:n], given)]
+               for name, given in answers.items()}
+    for name in found:
+        labelers = judged_wins(asked[:n], answers[name], answers["sft"], seed)
+        found[name] |= behaviour(asked, answers[name], n) | dict(
+            win_gold=mean(wins(utility[name], utility["sft"])), win_labelers=mean(labelers))
+
+
+def write(config, found, answers, asked, n, rm, seconds, device, parameters):
+    """results.json and answers.jsonl"""
+    results = {name: {key: value[0] for key, value in row.items()} for name, row in found.items()}
+    results |= dict(intervals={name: {key: value[1] for key, value in row.items()}
+                               for name, row in found.items()}, rm=rm, seconds=seconds,
+                    seed=config.seed, device=str(device), parameters=parameters)
+    with whole(f"{config.out}/results.json", "w") as file:
+        file.write(json.dumps(results, indent=2) + "\n")
+    with whole(f"{config.out}/answers.jsonl", "w", encoding="utf-8") as file:
+        for name, given in answers.items():
+            for p, (answer, ended) in zip(asked[:n], given):
+                worth = dict(gold=gold(p, answer, ended)) if p.want else {}
+                file.write(json.dumps(dict(model=name, prompt=p.text, answer=answer, ended=ended,
+                                           **worth)) + "\n")
+
+
 def main():
     config = flags(Config, __doc__)
     if config.seeds:
         folders = config.seeds.split(",")
         check(len(folders) > 1, f"--seeds {config.seeds}: two folders or more, out,out-1")
         return print_seeds(folders)
-    check(config.prompts >= 5, f"--prompts {config.prompts}: at least 5")
-    device, _ = start(config.seed, config.device)
+    check(config.prompts not in range(5), f"--prompts {config.prompts}: at least 5")
+    device, _ = start(config)
     out = Path(config.out)
     sft, tokenizer = load_gpt(out / "sft.pt", MODELS["sft"], device)
-    asked = prompts(config.prompts, "eval", config.seed)
-    for task in (unknown_question, why_question, opinion):
-        asked += [p for p in probes(task, config.probes, config.seed) if p.unknown or p.premise]
-    n, texts = config.prompts, [p.text for p in asked]
-    questions = prompts(2 * n + 50, "eval", config.seed)  # few_shot takes those with one answer
-    text = [windows(pack(tokenizer, documents(200, "held-out")), 64, sft.config.block_size,
-                    torch.Generator().manual_seed(0))]
-
     models = {name: load_gpt(out / f"{name}.pt", made_by, device)[0]
               for name, made_by in MODELS.items() if (out / f"{name}.pt").is_file()}
-    reward_model = (load_reward(out / "reward.pt", device) if (out / "reward.pt").is_file()
-                    else None)
-    answers, found = {}, {}
-    for name, model in tqdm(models.items(), desc="eval"):
-        generator = torch.Generator(device).manual_seed(config.seed)
-        if name == "base":
-            answers["base_few_shot"] = few_shot_answers(model, tokenizer, texts,
-                                                        config.max_new_tokens, 1.0, generator)
-        ids = respond(model, tokenizer, texts, config.max_new_tokens, generator=generator)
-        answers[name] = [(tokenizer.decode(row), row[-1] == tokenizer.eot) for row in ids]
-        found[name] = dict(length=mean(map(len, ids[:n])),
-                           kl=kl_to(sft, model, tokenizer, asked[:n], ids[:n], device),
-                           lm_loss=(heldout_loss(model, text, device), 0.0),
-                           few_shot=(few_shot_exact(model, tokenizer, questions), 0.0))
-        if reward_model:
-            pairs = [(encode_prompt(tokenizer, p.text), row) for p, row in zip(asked[:n], ids)]
-            found[name]["score"] = mean(score_all(reward_model, pairs, device))
-    utility = {name: [gold(p, *a) for p, a in zip(asked[:n], given)]
-               for name, given in answers.items()}
-    table = {}
-    for name in (name for name in NAMES if name in answers):
-        wins_gold = wins(utility[name], utility["sft"])
-        labelers = judged_wins(asked[:n], answers[name], answers["sft"], config.seed)
-        table[name] = (found.get(name, {}) | behaviour(asked, answers[name], n)
-                       | dict(win_gold=mean(wins_gold), win_labelers=mean(labelers)))
+    reward_model = load_reward(out / "reward.pt", device) if (out / "reward.pt").is_file() else None
 
-    print_table(table)
-    print_samples(asked, answers)
+    asked, n = questions(config, tokenizer, sft.config.block_size)
+    answers, found = measure(config, models, reward_model, tokenizer, asked, n, device)
+    if asked[0].want:                               # the small world's: the truth is known
+        judge(answers, found, asked, n, config.seed)
     closing = {path.stem: last_line(path) for path in (out / "metrics").glob("*.jsonl")}
-    results = {name: {key: value[0] for key, value in row.items()} for name, row in table.items()}
-    results |= {"intervals": {name: {key: value[1] for key, value in row.items()}
-                              for name, row in table.items()},
-                "rm": {key: value for key, value in closing.get("reward", {}).items()
-                       if key.startswith(("accuracy", "agreement"))},
-                "seconds": {stage: line["seconds"] for stage, line in closing.items()
-                            if "seconds" in line},
-                "seed": config.seed, "device": str(device),
-                "parameters": sum(p.numel() for p in sft.parameters())}
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    with open(out / "answers.jsonl", "w", encoding="utf-8") as file:
-        for name, given in answers.items():
-            for p, (answer, ended) in zip(asked[:n], given):
-                file.write(json.dumps(dict(model=name, prompt=p.text, answer=answer, ended=ended,
-                                           gold=gold(p, answer, ended))) + "\n")
-    figures(out, table)
+    rm = {key: value for key, value in closing.get("reward", {}).items()
+          if key.startswith(("accuracy", "agreement", "longer", "shorter"))}
+    if "heldout_accuracy" in closing.get("dpo", {}):
+        rm["accuracy_implicit_dpo"] = closing["dpo"]["heldout_accuracy"]
+    print_table(found)
+    print("\n" + "\n".join(f"held-out pairs, {key}: {value:.1%}" for key, value in rm.items()))
+    print_samples(asked, answers)
+    seconds = {stage: line["seconds"] for stage, line in closing.items() if "seconds" in line}
+    write(config, found, answers, asked, n, rm, seconds, device,
+          sum(p.numel() for p in sft.parameters()))
+    figures(out, found)
 
 
 if __name__ == "__main__":

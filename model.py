@@ -12,7 +12,6 @@ prompt. Arrays about actions are (B, T-1): index t speaks about tokens[:, t+1].
 
 import dataclasses
 import math
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch.nn import functional as F
 
 from data.batches import PAD, encode_prompt
 from data.tokenizer import Tokenizer
-from plumbing import check, fail, flags, run, start
+from plumbing import autocast, blocks, check, fail, flags, run, start, whole
 
 # --- network --------------------------------------------------------------------------------------
 
@@ -127,8 +126,9 @@ class GPT(nn.Module):
             f"{stop} tokens do not fit a context of {self.config.block_size}")
         x = net.wte(tokens) + net.wpe.weight[start:stop]
         x = F.dropout(x, self.config.dropout, self.training)
-        for i, block in enumerate(net.h):
-            x = block(x, None if cache is None else cache[i], start)
+        with autocast(x.device):
+            for i, block in enumerate(net.h):
+                x = block(x, None if cache is None else cache[i], start)
         return net.ln_f(x)
 
     def forward(self, tokens):
@@ -176,7 +176,7 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None, generator=
     stop = (first + max_new_tokens).clamp(max=total)       # stop[b]: where it ends without eos
     alive = torch.arange(len(prompts), device=device)      # rows still in the batch
     cache = torch.empty(config.n_layer, 2, len(prompts), config.n_head, total,
-                        config.n_embd // config.n_head, device=device)
+                        config.n_embd // config.n_head, device=device, dtype=blocks["dtype"])
 
     start = 0
     for t in range(int(lengths.min()), total):             # the position that gets its token now
@@ -186,6 +186,8 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None, generator=
         tokens[alive, t] = torch.where(own, tokens[alive, t], picked)
         stop[alive] = torch.where(ends & ~own, stop[alive].clamp(max=t + 1), stop[alive])
         start, going = t, stop[alive] > t + 1
+        if device.type != "cpu" and t % 16:                # a look at `going` waits for the GPU
+            continue
         if not going.any():
             break
         if going.sum() < 0.8 * len(alive):                 # copies the cache: not for each row
@@ -226,21 +228,11 @@ def respond(model, tokenizer, texts, max_new_tokens, temperature=1.0, generator=
 
 
 def save(path, stage, model, config, tokenizer):
-    """Writes a checkpoint beside its place, then renames it: the old is whole until the new is."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    checkpoint = dict(stage=stage, config=dataclasses.asdict(config),
-                      tokenizer=tokenizer.state(), weights=model.state_dict())
-    try:
-        with open(draft, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except (OSError, RuntimeError) as e:
-        draft.unlink(missing_ok=True)
-        fail(f"{path}: could not be written ({e}); make room and run this stage again")
+    """Writes a checkpoint, which needs nothing else to be loaded."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole(path, errors=(OSError, RuntimeError)) as file:
+        torch.save(dict(stage=stage, config=dataclasses.asdict(config),
+                        tokenizer=tokenizer.state(), weights=model.state_dict()), file)
 
 
 def load(path, made_by, device="cpu"):
@@ -289,7 +281,7 @@ def main():
     config = flags(Config, __doc__)
     check(config.checkpoint, "name a checkpoint: python model.py out/ppo.pt")
     check(config.temperature >= 0, f"--temperature {config.temperature}: 0 or more")
-    start(config.seed, "cpu")
+    start(config)
     model, tokenizer = load_gpt(config.checkpoint, "bash train_all.sh")
     print("an empty line ends the chat" if not config.prompt else "",
           end="" if config.prompt else "\n")

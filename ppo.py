@@ -13,6 +13,8 @@ Each iteration:
 
     python ppo.py            out/sft.pt, out/reward.pt -> out/ppo.pt
     python ppo.py --ptx 1    the same with pretraining gradients mixed in -> out/ppo_ptx.pt
+
+--prompts and --documents also take a file of your own (formats: data/source.py).
 """
 
 import copy
@@ -20,28 +22,26 @@ import random
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
-from data.batches import by_length, encode_prompt, pack, windows
+from data.batches import by_length, encode_prompt, fitting, pack, pieces, windows
 from data.labelers import pool
+from data.source import documents, number_or_file, prompts
 from data.utility import gold, mean_gold
-from data.world import documents, prompts
 from model import load_gpt, masked_mean, respond, sample, save, token_logprobs
-from plumbing import Metrics, adam, check, flags, run, set_lr, start
+from plumbing import Steps, Training, adam, blocks, check, flags, prepare, run, set_lr, start
 from reward import RewardModel, load_reward, score
 from sft import lm_loss
 
 
 @dataclass(frozen=True)
-class Config:
-    out: str = "out"               # folder of checkpoints and metrics
+class Config(Training):
+    save_every: int = 10           # iterations from one checkpoint for --resume to the next
     begin: str = "sft"             # checkpoint in --out that policy and reference begin with
-    seed: int = 0                  # of everything random
-    device: str = "auto"           # cpu, cuda or auto
     iterations: int = 38           # paper 500
     episodes: int = 128            # prompts and answers an iteration; paper 512
     minibatch: int = 32            # episodes an optimiser step; paper 64
-    prompts: int = 5000            # training prompts to draw from; paper 31,144
+    prompts: number_or_file = 5000         # to draw from, or a file; paper 31,144
+    documents: number_or_file = 2000       # for --ptx, or a text file
     max_new_tokens: int = 48       # longest answer
     reward: str = "model"          # or banana (counts the word), gold, labelers (at each answer)
     beta: float = 0.12             # KL penalty; paper 0.02
@@ -170,7 +170,8 @@ def written_reward(name):
 def rollout(config, policy, ref, reward_model, value_fn, asked, eot, generator):
     """Steps 1 to 4 for prompts (lists of ids). -> minibatches (dicts of (B, T) and (B, T-1))"""
     tokens, mask = sample(policy, asked, config.max_new_tokens, eos=eot)                       # 1
-    lengths = [int(row.nonzero().max()) + 1 for row in mask]
+    lengths = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1) + 1
+    lengths = lengths.tolist()
     minibatches = []
     # differs from the paper: answers of like length share a minibatch, so that little is padding
     for rows in by_length(lengths, config.minibatch, generator):
@@ -214,29 +215,33 @@ def describe(minibatches):
 # --- update ---------------------------------------------------------------------------------------
 
 
-def step(loss, model, optimizer):
+def update(config, policy, value_fn, optimizers, b):
+    """Step 5 for one minibatch: one step of the policy, one of the value function. -> stats"""
+    stats, names = {}, ("tokens", "mask", "logp", "adv", "value", "ret", "text")
+    for x, mask, old_logp, adv, old_value, ret, text in pieces(config.microbatch,
+                                                               *(b[name] for name in names)):
+        share, logp = mask.sum() / b["mask"].sum(), token_logprobs(policy(x), x)
+        loss, found = policy_loss(logp, old_logp, adv, mask, config.clip)
+        found["policy_loss"] = loss
+        found["value_loss"] = value_loss(value_fn(x)[:, :-1], old_value, ret, mask,
+                                         config.value_clip)
+        loss = (loss + found["value_loss"]) * share  # two networks: neither gets the other's
+        if config.ptx:                               # eq. 2: both gradients go into one step
+            found["ptx_loss"] = lm_loss(policy(text), text, torch.ones_like(text))
+            loss = loss + config.ptx * found["ptx_loss"] * (len(text) / len(b["text"]))
+        loss.backward()
+        stats = {key: stats.get(key, 0.0) + value.detach() * share for key, value in found.items()}
+    stats["norm"], _ = (step(model, optimizer) for model, optimizer in
+                        zip((policy, value_fn), optimizers))
+    return stats
+
+
+def step(model, optimizer):
     """-> the norm of the gradient before it is clipped to 1"""
-    loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     optimizer.zero_grad()
     return norm
-
-
-def update(config, policy, value_fn, optimizers, b, text):
-    """Step 5 for one minibatch: one step of the policy, one of the value function. -> stats"""
-    logp = token_logprobs(policy(b["tokens"]), b["tokens"])
-    loss, stats = policy_loss(logp, b["logp"], b["adv"], b["mask"], config.clip)
-    stats["policy_loss"] = loss
-    if config.ptx:  # eq. 2: both gradients go into one step
-        stats["ptx_loss"] = lm_loss(policy(text), text, torch.ones_like(text))
-        loss = loss + config.ptx * stats["ptx_loss"]
-    norm = step(loss, policy, optimizers[0])
-    value = value_fn(b["tokens"])[:, :-1]
-    v_loss = value_loss(value, b["value"], b["ret"], b["mask"], config.value_clip)
-    step(v_loss, value_fn, optimizers[1])
-    return {key: value.detach()
-            for key, value in dict(stats, norm=norm, value_loss=v_loss).items()}
 
 
 # --- main -----------------------------------------------------------------------------------------
@@ -252,9 +257,13 @@ def main():
           f"--minibatch {config.minibatch} must be 1 to --episodes {config.episodes}")
     check(config.reward in ("model", "banana", "gold", "labelers"),
           f"--reward {config.reward}: model, banana, gold or labelers")
-    device, generator = start(config.seed, config.device)
+    own = isinstance(config.prompts, str)
+    check(not own or config.reward in ("model", "banana"),
+          f"--reward {config.reward} only knows the small world's prompts")
+    device, generator = start(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", "python sft.py", device)
     asked = prompts(config.prompts, "train", config.seed)
+    watched = [] if own else prompts(config.eval_prompts, "eval", config.seed)
     if config.reward == "model":
         reward_model, value_fn = (load_reward(f"{config.out}/reward.pt", device) for _ in range(2))
     else:
@@ -265,44 +274,49 @@ def main():
                     copy.deepcopy(policy).requires_grad_(False))
     reward_model.requires_grad_(False)
     name = "ppo_ptx" if config.ptx else "ppo"
-    metrics = Metrics(config.out, name)
+    steps = Steps(config, name)
 
-    asked = [encode_prompt(tokenizer, p.text) for p in asked]
-    watched = prompts(config.eval_prompts, "eval", config.seed)
-    stream = pack(tokenizer, documents(2000, config.seed)) if config.ptx else None
+    asked = [(encode_prompt(tokenizer, p.text), ()) for p in asked]
+    asked = [prompt for prompt, _ in fitting(asked, policy.config.block_size - 1, "prompts")]
+    stream = pack(tokenizer, documents(config.documents, config.seed)) if config.ptx else None
     optimizers = adam(policy.parameters(), config.lr), adam(value_fn.parameters(), config.value_lr)
-    progress = tqdm(range(config.iterations), desc=name)
-    for iteration in progress:
+    prepare(config, policy, value_fn)
+    for iteration in steps.upto(config.iterations, policy=policy, value=value_fn, average=average,
+                                adam=optimizers[0], value_adam=optimizers[1], generator=generator):
         chosen = torch.randint(len(asked), (config.episodes,), generator=generator)
         minibatches = rollout(config, policy, ref, reward_model, value_fn,
                               [asked[i] for i in chosen], tokenizer.eot, generator)
         set_lr(optimizers[0], config.lr * min(1, 0.1 + 0.9 * iteration / 10))             # warm-up
         stats = []
         for b in minibatches:
-            text = (windows(stream, len(b["tokens"]), policy.config.block_size // 2,
-                            generator)[0].to(device) if config.ptx else None)
-            stats.append(update(config, policy, value_fn, optimizers, b, text))
+            n = len(b["tokens"])
+            b["text"] = (windows(stream, n, policy.config.block_size // 2, generator)[0].to(device)
+                         if config.ptx else torch.empty(n, 0))
+            stats.append(update(config, policy, value_fn, optimizers, b))
             with torch.no_grad():
                 for a, p in zip(average.parameters(), policy.parameters()):
                     a.lerp_(p, 1 - config.ema)
         error = stats[0].pop("ratio_error")
-        assert error < 1e-4, f"the ratio is off by {error} before the first update"
+        limit = 1e-4 if blocks["dtype"] == torch.float32 else 1e-3
+        assert error < limit, f"the ratio is off by {error} before the first update"
         found = describe(minibatches) | {key: sum(s[key] for s in stats) / len(stats)
                                          for key in stats[0]}
         assert iteration or abs(found["kl"]) < 1e-3, (
             f"the KL to the reference is {found['kl']} at the start")
-        if iteration % 5 == 4 or iteration + 1 == config.iterations:
+        if watched and (iteration % 5 == 4 or iteration + 1 == config.iterations):
             answers = respond(policy, tokenizer, [p.text for p in watched], config.max_new_tokens)
             found["gold"] = mean_gold(watched, answers, tokenizer)        # for the log alone
-        metrics.log(iteration, **found)
-        progress.set_postfix(score=f"{found['score']:.2f}", kl=f"{found['kl']:.1f}")
+        steps.log(iteration, **found)
 
     save(f"{config.out}/{name}.pt", name, average, policy.config, tokenizer)
-    answers = respond(average, tokenizer, [p.text for p in watched], config.max_new_tokens)
-    reached = mean_gold(watched, answers, tokenizer)
-    metrics.end(f"{config.out}/{name}.pt: true utility {reached:.2f}; in the last iteration, before "
-                f"averaging, score {found['score']:.2f} and KL {found['kl']:.1f}",
-                score=found["score"], kl=found["kl"], gold=reached)
+    reached = {}
+    if watched:
+        answers = respond(average, tokenizer, [p.text for p in watched], config.max_new_tokens)
+        reached["gold"] = mean_gold(watched, answers, tokenizer)
+    gold = f"true utility {reached['gold']:.2f}; " if watched else ""
+    steps.end(f"{config.out}/{name}.pt: {gold}in the last iteration, before averaging, score "
+              f"{found['score']:.2f} and KL {found['kl']:.1f}",
+              score=found["score"], kl=found["kl"], **reached)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@
     python reward.py          out/sft.pt, prompts, labelers -> out/comparisons.jsonl, out/reward.pt
     python reward.py --label  you are the labeler; adds to out/labels.jsonl, which
                               reward.py and dpo.py then learn from: --comparisons out/labels.jsonl
+
+--comparisons takes any file of preferences, --prompts (with --label) and --demonstrations files of
+your own (formats: data/source.py).
 """
 
 import dataclasses
@@ -20,25 +23,23 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from data import comparisons
-from data.batches import by_length, collate, encode_example
+from data.batches import by_length, collate, encode_example, fitting, pieces
 from data.comparisons import length_slope, pair_accuracy, places
 from data.labelers import Biases, Person, agreement, pool
+from data.source import demonstrations, number_or_file, prompts
 from data.utility import gold
-from data.world import demonstrations, prompts
 from model import GPT, load, load_gpt, load_weights, respond, save
-from plumbing import Metrics, check, cosine, flags, muon_and_adam, run, set_lr, start
+from plumbing import (Steps, Training, check, cosine, flags, muon_and_adam, prepare, run, set_lr,
+                      start)
 
 
 @dataclass(frozen=True)
-class Config:
-    out: str = "out"               # folder of checkpoints and metrics
+class Config(Training):
     begin: str = "sft"             # checkpoint in --out that answers and becomes the reward model
-    seed: int = 0                  # of everything random
-    device: str = "auto"           # cpu, cuda or auto
-    prompts: int = 3500            # prompts with rankings to train on; paper 33,207
+    prompts: number_or_file = 3500         # prompts with rankings to train on; paper 33,207
+    demonstrations: number_or_file = 500   # that score 0 on average in the end, or a file
     heldout_prompts: int = 300     # prompts with rankings to measure on
     k: int = 0                     # answers a prompt; 0 draws it from 4 to 9 as in the paper
     max_new_tokens: int = 48       # longest answer
@@ -185,7 +186,11 @@ def report(config, model, tokenizer, items, device):
     flat = iter(score_all(model, [(prompt, ids) for prompt, responses in items["valid"]
                                   for ids in responses], device))
     scores = [[next(flat) for _ in responses] for _, responses in items["valid"]]
-    found = dict(accuracy_labels=pair_accuracy(scores, [places(range(len(s))) for s in scores]))
+    best_first = [places(range(len(s))) for s in scores]
+    tokens = [[len(ids) for ids in responses] for _, responses in items["valid"]]
+    longer = pair_accuracy(tokens, best_first)
+    found = dict(accuracy_labels=pair_accuracy(scores, best_first), longer_is_preferred=longer,
+                 shorter_is_preferred=1 - longer)
     known = {p.text: p for p in prompts(config.prompts, "train", config.seed)
              + prompts(config.heldout_prompts, "valid", config.seed)}
     seen, valid = (judged(known, tokenizer, items[which]) for which in ("train", "valid"))
@@ -212,14 +217,16 @@ def main():
     check(config.k == 0 or config.k >= 2,
           f"--k {config.k}: a ranking needs at least 2 answers (0 draws 4 to 9)")
     check(-1 <= config.fold < 5, f"--fold {config.fold}: 0 to 4, or -1 for the held-out pool")
-    device, generator = start(config.seed, config.device)
+    device, generator = start(config)
     gpt, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", "python sft.py", device)
     if config.label:
         return label(config, gpt, tokenizer)
-    metrics = Metrics(config.out, "reward")
+    check(isinstance(config.prompts, int), "--prompts with a file needs --label: the labelers only "
+          "know the small world; rankings of your own come in by --comparisons FILE")
+    steps = Steps(config, "reward")
 
     path = config.comparisons or f"{config.out}/comparisons.jsonl"
-    if not config.comparisons:
+    if not config.comparisons and not steps.goes_on:
         judges = labelers(config, "train")
         comparisons.write(path, itertools.chain(
             collect(config, gpt, tokenizer, "train", config.prompts, judges),
@@ -231,26 +238,30 @@ def main():
              if config.shuffle_pairs else items["train"])
 
     model = RewardModel(gpt).to(device)                                                   # 3 fit
-    optimizers = muon_and_adam(model, config.muon_lr, config.lr)
+    optimizers = muon, adam = muon_and_adam(model, config.muon_lr, config.lr)
     batches = [rows for _ in range(config.epochs)
                for rows in batches_of_prompts(train, config.batch, generator)]
-    progress = tqdm(batches, desc="reward")
-    for step, rows in enumerate(progress):
+    prepare(config, model)
+    for step in steps.upto(len(batches), model=model, muon=muon, adam=adam):
+        rows = batches[step]
         tokens, mask = collate([(train[i][0], response) for i in rows for response in train[i][1]])
-        scores = score(model(tokens.to(device)), mask.to(device)).view(len(rows), -1)     # (B, K)
-        loss = ranking_loss(scores)
-        loss.backward()
+        K, loss, best_wins = len(tokens) // len(rows), 0.0, 0.0
+        for x, m in pieces(config.microbatch and max(1, config.microbatch // K) * K, tokens, mask):
+            scores = score(model(x.to(device)), m.to(device)).view(-1, K)                 # (B, K)
+            part = ranking_loss(scores) * (len(scores) / len(rows))
+            part.backward()
+            loss += part.detach()
+            best_wins += (scores[:, :1] > scores[:, 1:]).float().mean() * (len(scores) / len(rows))
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, peak in zip(optimizers, (config.muon_lr, config.lr)):
             set_lr(optimizer, peak * cosine(step / len(batches)))
             optimizer.step()
             optimizer.zero_grad()
-        metrics.log(step, loss=loss, norm=norm,
-                    best_wins=(scores[:, :1] > scores[:, 1:]).float().mean())
-        progress.set_postfix(loss=f"{loss:.3f}")
+        steps.log(step, loss=loss, norm=norm, best_wins=best_wins)
 
-    demos = [encode_example(tokenizer, prompt.text, answer)
-             for prompt, answer in demonstrations(500, config.seed)]
+    demos = fitting([encode_example(tokenizer, prompt.text, answer)
+                     for prompt, answer in demonstrations(config.demonstrations, config.seed)],
+                    gpt.config.block_size, "demonstrations")
     with torch.no_grad():                                                                 # 4 shift
         model.head.bias -= sum(score_all(model, demos, device)) / len(demos)
     found = report(config, model, tokenizer, items, device)
@@ -258,8 +269,9 @@ def main():
     reached = (f"right on {found['accuracy_gold']:.1%} of truly ordered pairs, "
                f"on {found['accuracy_labels']:.1%} of labels; "
                f"labelers agree on {found['agreement']:.1%}" if "agreement" in found
-               else f"right on {found['accuracy_labels']:.1%} of held-out pairs")
-    metrics.end(f"{config.out}/reward.pt: {reached}", **found)
+               else f"right on {found['accuracy_labels']:.1%} of held-out pairs, on which the "
+                    f"longer answer is preferred in {found['longer_is_preferred']:.1%}")
+    steps.end(f"{config.out}/reward.pt: {reached}", **found)
 
 
 if __name__ == "__main__":

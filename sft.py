@@ -7,38 +7,37 @@ appendix C.1 and C.3).
 
     python sft.py --stage pretrain   documents of the small world                 -> out/base.pt
     python sft.py --stage sft        out/base.pt, demonstrations, 10 % documents  -> out/sft.pt
+
+--documents and --demonstrations also take a file of your own (formats: data/source.py).
 """
 
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
-from data.batches import by_length, collate, encode_example, pack, windows
+from data.batches import by_length, collate, encode_example, fitting, pack, pieces, windows
+from data.source import demonstrations, documents, number_or_file, prompts
 from data.tokenizer import Tokenizer, train_ranks
-from data.world import demonstrations, documents, prompts
 from model import GPT, GPTConfig, load_gpt, masked_mean, sample, save, token_logprobs
-from plumbing import Metrics, check, cosine, flags, muon_and_adam, run, set_lr, start
+from plumbing import (Steps, Training, check, cosine, flags, muon_and_adam, prepare, run, set_lr,
+                      start)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Training):
     stage: str = "sft"             # pretrain or sft
-    out: str = "out"               # folder of checkpoints and metrics
     begin: str = "base"            # sft: checkpoint in --out to begin with
-    seed: int = 0                  # of everything random
-    device: str = "auto"           # cpu, cuda or auto
     vocab_size: int = 1024         # pretrain: byte-pair ranks plus the end-of-text token
     block_size: int = 128          # pretrain: context in tokens; paper 2,048
     n_layer: int = 4               # pretrain: blocks
     n_head: int = 6                # pretrain: heads
     n_embd: int = 96               # pretrain: channels
     dropout: float = 0.0           # pretrain: kept for sft; paper 0.2 for its SFT baseline
-    documents: int = 8000          # documents of the small world
+    documents: number_or_file = 8000       # documents of the small world, or a text file
     steps: int = 580               # pretrain: optimiser steps
     pretrain_lr: float = 2e-3      # pretrain: peak learning rate of embeddings and vectors (Adam)
     pretrain_muon_lr: float = 0.01 # pretrain: peak learning rate of the blocks' matrices (Muon)
-    demonstrations: int = 7000     # sft: demonstrations; paper 12,725
+    demonstrations: number_or_file = 7000  # sft: of the small world, or a file; paper 12,725
     epochs: int = 2                # sft: passes over them; paper 2 for the model PPO starts from
     lr: float = 1e-3               # sft: peak learning rate (Adam); paper 2.45e-6 to 1.04e-5
     muon_lr: float = 0.005         # sft: peak learning rate (Muon)
@@ -65,12 +64,13 @@ def pretraining_batches(config, stream, generator):
 
 
 def sft_batches(config, examples, stream, generator):
-    """Demonstrations of like length, and a share of pretraining batches of about as many tokens."""
+    """Demonstrations of like length, and a share of pretraining batches of about as many tokens, if
+    there is text for them."""
     lengths, batches = [len(prompt) + len(response) for prompt, response in examples], []
     for _ in range(config.epochs):
         for rows in by_length(lengths, config.batch, generator):
             batches.append(collate([examples[i] for i in rows]))
-            if torch.rand((), generator=generator) < config.mix:
+            if torch.rand((), generator=generator) < config.mix and len(stream):
                 batches.append(windows(stream, max(1, config.batch // 4), config.block_size,
                                        generator))
     return batches
@@ -126,55 +126,62 @@ def main():
     check(config.stage in ("pretrain", "sft"), f"--stage is pretrain or sft, not {config.stage}")
     check(config.n_embd % config.n_head == 0 and config.n_embd % 2 == 0,
           f"--n-embd {config.n_embd} must be even and a multiple of --n-head {config.n_head}")
-    check(config.vocab_size >= 512 and config.documents >= 50,
+    check(config.vocab_size >= 512 and config.documents not in range(50),
           "--vocab-size must be at least 512, --documents at least 50")
     check(0 <= config.dropout < 1 and 0 <= config.mix <= 1,
           "--dropout is 0 to below 1, --mix 0 to 1")
     check(config.block_size >= 128,
           f"--block-size {config.block_size}: the few-shot page needs 128")
-    device, generator = start(config.seed, config.device)
-    metrics = Metrics(config.out, config.stage)
+    device, generator = start(config)
+    steps = Steps(config, config.stage)
 
+    own = isinstance(config.documents if config.stage == "pretrain" else config.demonstrations, str)
     text = documents(config.documents, config.seed)
     if config.stage == "pretrain":
         tokenizer = Tokenizer(train_ranks("\n".join(text[:2000]), config.vocab_size - 1))
         model = GPT(GPTConfig(tokenizer.vocab_size, config.block_size, config.n_layer,
                               config.n_head, config.n_embd, config.dropout)).to(device)
         batches = pretraining_batches(config, pack(tokenizer, text), generator)
-        heldout = [windows(pack(tokenizer, documents(200, "held-out")),
+        heldout = [windows(pack(tokenizer, documents(config.documents, which="held-out")),
                            64, config.block_size, generator)]
     else:
         model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt",
                                     "python sft.py --stage pretrain", device)
-        demos = {which: [encode_example(tokenizer, p.text, answer)
-                         for p, answer in demonstrations(n, config.seed, which)]
-                 for which, n in [("train", config.demonstrations), ("valid", 300)]}
-        batches = sft_batches(config, demos["train"], pack(tokenizer, text), generator)
-        heldout = [collate(demos["valid"])]
+        demos = {which: [encode_example(tokenizer, p.text, answer) for p, answer in
+                         demonstrations(config.demonstrations, config.seed, which, n)]
+                 for which, n in [("train", None), ("valid", 300)]}
+        demos = {which: fitting(examples, model.config.block_size, f"{which} demonstrations")
+                 for which, examples in demos.items()}
+        stream = pack(tokenizer, text if isinstance(config.documents, str) or not own else [])
+        batches = sft_batches(config, demos["train"], stream, generator)
+        heldout = [collate(demos["valid"][i:i + 100]) for i in range(0, len(demos["valid"]), 100)]
 
     peaks = ((config.pretrain_muon_lr, config.pretrain_lr) if config.stage == "pretrain"
              else (config.muon_lr, config.lr))
-    optimizers = muon_and_adam(model, *peaks, config.weight_decay)
-    model.train()
-    progress = tqdm(batches, desc=config.stage)
-    for step, (tokens, mask) in enumerate(progress):
-        tokens, mask = tokens.to(device), mask.to(device)
-        loss = lm_loss(model(tokens), tokens, mask)
-        loss.backward()
+    optimizers = muon, adam = muon_and_adam(model, *peaks, config.weight_decay)
+    prepare(config, model).train()
+    for step in steps.upto(len(batches), model=model, muon=muon, adam=adam):
+        tokens, mask = (x.to(device) for x in batches[step])
+        loss, learned = 0.0, mask[:, 1:].sum()
+        for x, m in pieces(config.microbatch, tokens, mask):
+            part = lm_loss(model(x), x, m) * (m[:, 1:].sum() / learned)
+            part.backward()
+            loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, peak in zip(optimizers, peaks):
             set_lr(optimizer, peak * schedule(config.stage, step / len(batches)))
             optimizer.step()
             optimizer.zero_grad()
-        metrics.log(step, loss=loss, norm=norm)
-        progress.set_postfix(loss=f"{loss:.3f}")
+        steps.log(step, loss=loss, norm=norm)
 
     name = "base" if config.stage == "pretrain" else "sft"
     save(f"{config.out}/{name}.pt", name, model.eval(), model.config, tokenizer)
-    loss, exact = (heldout_loss(model, heldout, device),
-                   few_shot_exact(model, tokenizer, prompts(1200, "eval", config.seed)))
-    metrics.end(f"{config.out}/{name}.pt: held-out loss {loss:.3f}, few-shot exact {exact:.0%}",
-                heldout_loss=loss, few_shot=exact)
+    found = dict(heldout_loss=heldout_loss(model, heldout, device))
+    reached = f"{config.out}/{name}.pt: held-out loss {found['heldout_loss']:.3f}"
+    if not own:                                                     # the page speaks of the world
+        found["few_shot"] = few_shot_exact(model, tokenizer, prompts(1200, "eval", config.seed))
+        reached += f", few-shot exact {found['few_shot']:.0%}"
+    steps.end(reached, **found)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ needs no attention mask.
 
 import torch
 
+from plumbing import check
+
 PAD = 0
 
 
@@ -31,6 +33,16 @@ def collate(examples):
     return tokens, mask
 
 
+def fitting(examples, block_size, what):
+    """Those whose prompt and response fit the context; says how many do not."""
+    kept = [example for example in examples if sum(map(len, example)) <= block_size]
+    if len(kept) < len(examples):
+        print(f"{len(examples) - len(kept)} of {len(examples)} {what} are longer than the context "
+              f"of {block_size} tokens and left out")
+    check(kept, f"none of {len(examples)} {what} fits the context of {block_size} tokens")
+    return kept
+
+
 def pack(tokenizer, documents):
     """Documents -> one long row of ids, an end-of-text token after each."""
     return torch.tensor([i for document in documents
@@ -42,6 +54,11 @@ def windows(stream, B, T, generator):
     starts = torch.randint(len(stream) - T + 1, (B,), generator=generator)
     tokens = stream[starts[:, None] + torch.arange(T)]
     return tokens, torch.ones(B, T)
+
+
+def pieces(size, *tensors):
+    """Their rows, `size` at a time (0: all at once). Yields tuples, for gradients that add up."""
+    return zip(*(tensor.split(size or len(tensor)) for tensor in tensors))
 
 
 def by_length(lengths, size, generator):

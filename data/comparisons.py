@@ -5,71 +5,71 @@
 
 `ranking` holds indices of responses, best first. `ids` are the sampled token ids: training uses
 those, because text that is encoded again may give others. A line without `ids` is encoded, with an
-end-of-text token added.
+end-of-text token added; other formats stand in data/source.py.
 """
 
 import itertools
 import json
 import math
-import os
+from pathlib import Path
 
 import numpy as np
 
 from data.batches import encode_example, encode_prompt
-from plumbing import fail
+from data.source import rankings
+from data.world import split
+from plumbing import check, whole
 
 
 def write(path, records):
-    """Written beside its place and renamed: an earlier file is whole until the new one is."""
-    draft = f"{path}.tmp"
-    try:
-        append(draft, records, mode="w")
-        os.replace(draft, path)
-    except OSError as e:
-        fail(f"{path}: could not be written ({e.strerror}); make room and run this stage again")
-
-
-def append(path, records, mode="a"):
-    """Line by line, so that an interrupt keeps what is there."""
-    with open(path, mode, encoding="utf-8", newline="\n") as file:
+    """All of them or none: an earlier file is whole until the new one is."""
+    with whole(path, "w", encoding="utf-8", newline="\n") as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            write_line(file, record)
+
+
+def append(path, records):
+    """Line by line, so that an interrupt keeps what is there."""
+    with open(path, "a", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            write_line(file, record)
             file.flush()
 
 
+def write_line(file, record):
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
 def read(path, tokenizer, block_size):
-    """-> {split: [(prompt ids, [response ids, best first])]}. A bad line is named and refused."""
-    found = {"train": [], "valid": []}
-    try:
-        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
-            lines = list(file)      # an answer may hold other line breaks, such as U+2028
-    except FileNotFoundError:
-        fail(f"{path} not found; run `python reward.py` first")
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            prompt, responses, ranking = record["prompt"], record["responses"], record["ranking"]
-            ids = record.get("ids") or [encode_example(tokenizer, prompt, response)[1]
-                                        for response in responses]
-            assert sorted(ranking) == list(range(len(responses))) \
-                and len(ids) == len(ranking) >= 2, \
-                "ranking must name each of two or more responses once"
-            assert all(type(i) is int and 0 <= i <= tokenizer.eot for row in ids for i in row) \
-                and all(ids), \
-                "ids must be token ids of the vocabulary, one or more a response"
-            start = encode_prompt(tokenizer, prompt)
-            longest = len(start) + max(map(len, ids))
-            assert longest <= block_size, \
-                f"prompt and response have {longest} tokens, the context {block_size}"
-            found[record.get("split", "train")].append((start, [ids[i] for i in ranking]))
-        except (ValueError, TypeError, KeyError, AttributeError, AssertionError) as e:
-            fail(f"{path}:{number}: {type(e).__name__}: {e}; mend or delete the line")
-    if not found["train"]:
-        fail(f"{path} holds no comparisons; delete it and run `python reward.py`")
-    if not found["valid"]:          # every tenth is held out
-        found = dict(train=[item for i, item in enumerate(found["train"]) if i % 10] or
-                     found["train"], valid=found["train"][::10])
-    return found
+    """-> {split: [(prompt ids, [response ids, best first])]}.
+
+    Lines without "split" are split by a hash of the prompt; if none is held out, every tenth is.
+    Comparisons that do not fit the context are left out and counted.
+    """
+    check(Path(path).is_file(), f"{path} not found; run `python reward.py` first")
+    found, too_long = {"train": [], "valid": []}, []
+    for place, prompt, responses, ranking, ids, which in rankings(path):
+        start = encode_prompt(tokenizer, prompt)
+        if ids is None:
+            ids = [encode_example(tokenizer, prompt, response)[1] for response in responses]
+        check(type(ids) is list and len(ids) == len(ranking)
+              and all(type(row) is list and row for row in ids)
+              and all(type(i) is int and 0 <= i <= tokenizer.eot for row in ids for i in row),
+              f'{place}: "ids" must be token ids of the vocabulary, one or more a response')
+        if len(start) + max(map(len, ids)) > block_size:
+            too_long.append(place)
+        else:
+            which = which or ("train" if split(prompt) == "train" else "valid")
+            found[which].append((start, [ids[i] for i in ranking]))
+    if too_long:
+        print(f"{path}: {len(too_long)} comparisons are longer than the context of {block_size} "
+              f"tokens and left out; the first: {too_long[0]}")
+    train, valid = found["train"], found["valid"]
+    check(train, f"{path} holds no comparisons to learn from; delete it and run "
+                 "`python reward.py`, or give it more records")
+    if not valid:
+        train, valid = [item for i, item in enumerate(train) if i % 10] or train, train[::10]
+    return dict(train=train, valid=valid)
 
 
 # --- how well values predict rankings -------------------------------------------------------------

@@ -160,7 +160,7 @@ def main():
     check(config.measure in ("best_of", "rank", "optimum"),
           f"--measure {config.measure}: best_of, rank or optimum")
     check(config.beta > 0, f"--beta {config.beta} must be above 0")
-    device, _ = start(config.seed, config.device)
+    device, _ = start(config)
     out = Path(config.out)
     sft, tokenizer = load_gpt(out / "sft.pt", "python sft.py", device)
     given = config, sft, load_reward(out / "reward.pt", device), tokenizer, device

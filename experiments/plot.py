@@ -36,11 +36,12 @@ def mean_and_spread(values):
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def runs(folder):
-    """-> {run: [its folder under every seed]}, in the order in which they ran."""
+def runs(folder, marker="results.json"):
+    """-> {run: [its folder under every seed]} of the finished ones, in the order of the script."""
     found = {}
     for path in sorted(Path(folder).glob("seed-*/*/"), key=lambda p: p.stat().st_ctime):
-        found.setdefault(path.name, []).append(path)
+        if (path / marker).exists():
+            found.setdefault(path.name, []).append(path)
     return found
 
 
@@ -54,7 +55,7 @@ def log(path, stage):
 def rows_of(folder, keys, values_of):
     """A Markdown table; values_of gives a run's dictionary, {} where it has none."""
     print(f"| run | seeds | {' | '.join(keys)} |\n|{'---|' * (len(keys) + 2)}")
-    for run, paths in runs(folder).items():
+    for run, paths in runs(folder, ".").items():
         found = [values for values in map(values_of, paths) if values]
         if found:
             cells = ["{:.2f} ± {:.2f}".format(*mean_and_spread([v[key] for v in found]))
@@ -174,7 +175,7 @@ def best_of(folder):
 def optimum(folder):
     """KL(pi || pi*) by beta: SFT, PPO by iterations, DPO."""
     (axis,), save = picture("closed_form")
-    for run, paths in runs(folder).items():
+    for run, paths in runs(folder, "optimum.json").items():
         every = [json.loads((path / "optimum.json").read_text()) for path in paths]
         cells = {name: mean_and_spread([one[name]["distance"] for one in every])
                  for name in every[0]}

@@ -216,7 +216,10 @@ def test_comparisons_without_ids_are_encoded_with_an_end_of_text(tmp_path):
     dict(GOOD, ids=[[1], [2], [TOKENIZER.eot + 1]]),
     dict(GOOD, ids=[[1], [2], [-1]]),
     dict(GOOD, prompt=7),
-    dict(GOOD, prompt="the hat " * 40),
+    dict(GOOD, ranking=[True, False, 2]),
+    dict(GOOD, responses="abc"),
+    dict(GOOD, responses=["red", 7, "and"]),
+    dict(GOOD, prompt="half a pair \ud800"),
     dict(GOOD, split="elsewhere"),
 ], ids=str)
 def test_a_malformed_line_is_named_with_its_file_and_number(tmp_path, line):

@@ -261,11 +261,15 @@ def test_a_malformed_line_of_the_comparisons_is_named_by_its_number(copy):
     refused(dpo, copy, "", f"{path}:7", "mend or delete the line")
 
 
-def test_a_response_longer_than_the_context_is_named_by_its_line(copy):
+def test_comparisons_longer_than_the_context_are_left_out_and_named(copy, capsys):
     path = copy / "comparisons.jsonl"
     endless = {"prompt": "Tell me a story.", "responses": ["Yes.", "and " * 200], "ranking": [0, 1]}
     path.write_text(json.dumps(endless) + "\n" + path.read_text())
-    refused(dpo, copy, "", f"{path}:1", "context")
+    call(dpo, copy, f"--eval-prompts 5 {SHORT}")
+    assert f"1 comparisons are longer than the context of 128 tokens and left out; the first: {path}:1" \
+        in capsys.readouterr().out
+    path.write_text(json.dumps(endless) + "\n")
+    refused(dpo, copy, "", f"{path} holds no comparisons to learn from")
 
 
 @pytest.mark.parametrize("content", ["", "\n", "{}\n"])
@@ -274,11 +278,17 @@ def test_an_empty_comparisons_file_is_named(copy, content):
     refused(dpo, copy, "", f"{copy}/comparisons.jsonl")
 
 
-def test_end_of_text_and_bytes_that_are_not_utf8_in_a_text_do_no_harm(copy):
+def test_bytes_that_are_not_utf8_are_named_by_their_line(copy):
+    path = copy / "comparisons.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([*lines[:4], lines[4].replace(b"a", b"\xff", 1), *lines[5:]]))
+    refused(dpo, copy, "", f"{path}:5", "UTF-8")
+
+
+def test_end_of_text_written_in_a_text_does_no_harm(copy):
     path = copy / "comparisons.jsonl"
     odd = {"prompt": "<|endoftext|>?", "responses": ["No.<|endoftext|> A.", "X"], "ranking": [0, 1]}
-    line = json.dumps(odd).encode().replace(b"X", b"\xff\xfe") + b"\n"
-    path.write_bytes(line + path.read_bytes())
+    path.write_text(json.dumps(odd) + "\n" + path.read_text())
     call(dpo, copy, f"--eval-prompts 5 {SHORT}")
     gpt, tokenizer = load_gpt(copy / "dpo.pt", "")
     texts = ["<|endoftext|>", b"caf\xe9".decode(errors="surrogateescape"), MOON, ""]
