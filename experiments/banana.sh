@@ -9,9 +9,9 @@
 
 source "$(dirname "$0")/common.sh"
 
-for beta in 0 0.1 0.2 0.4 0.8 3; do
+for beta in 0 0.2 0.5 3; do
     begin "beta-$beta" sft.pt || continue
-    py ppo.py --reward banana --beta "$beta" --iterations 60
+    py ppo.py --reward banana --beta "$beta" --iterations 40
     py eval.py $small
 done
 "$python" experiments/plot.py table "$OUT" ppo bananas well_formed length kl gold

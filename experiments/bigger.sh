@@ -13,7 +13,7 @@ source "$(dirname "$0")/common.sh"
 begin as-trained results.json || true
 if begin "${LAYERS:-7}x${CHANNELS:-256}" sft.pt ppo.pt; then
     py sft.py --stage pretrain --n-layer "${LAYERS:-7}" --n-head "${HEADS:-8}" \
-        --n-embd "${CHANNELS:-256}" --steps 400
+        --n-embd "${CHANNELS:-256}" --steps 300
     py eval.py $small
 fi
 for model in base base_few_shot ppo; do

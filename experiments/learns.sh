@@ -24,12 +24,12 @@ size() {    # size LAYERS HEADS CHANNELS   a base model of that size, then 1,000
 
 for n in 100 300 1000; do measure "prompts-$n" --prompts $n; done
 begin prompts-3500 metrics reward.pt || true
-for k in 2 4 9; do measure "k-$k" --k $k --prompts 1000; done
+for k in 2 4 9; do measure "k-$k" --k $k --prompts 500; done
 for epochs in 1 3; do
     measure "whole-epochs-$epochs" --prompts 500 --epochs $epochs
     measure "pairs-epochs-$epochs" --prompts 500 --epochs $epochs --shuffle-pairs --batch 64
 done
-for fold in 0 1 2 3 4; do measure "fold-$fold" --prompts 1000 --fold $fold; done
+for fold in 0 1 2 3 4; do measure "fold-$fold" --prompts 600 --fold $fold; done
 size 2 4 48
 size 4 6 96
 size 6 8 128

@@ -13,7 +13,7 @@ source "$(dirname "$0")/common.sh"
 for bias in 0 0.3 1.5; do
     begin "bias-$bias" sft.pt || continue
     py reward.py --length-bias "$bias" --prompts 2000
-    for beta in 0.03 0.12 0.5; do
+    for beta in 0.03 0.12; do
         py ppo.py --beta "$beta"
         py eval.py $small
         mkdir -p "$run-beta-$beta" && cp "$run/results.json" "$run-beta-$beta"

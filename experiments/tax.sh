@@ -10,7 +10,7 @@
 source "$(dirname "$0")/common.sh"
 
 begin gamma-1-and-beta-0.12 results.json || true
-for gamma in 0.1 0.3 3 10; do
+for gamma in 0.3 3 10; do
     begin "gamma-$gamma" sft.pt reward.pt || continue
     py ppo.py --ptx "$gamma"
     py eval.py $small
