@@ -102,8 +102,11 @@ def read_vocabulary(place):
 def check_merges(vocabulary, path):
     """tiktoken merges in the order of the ids; the file of merges has to say the same."""
     check(path.is_file(), f"{path} not found; it belongs to the vocabulary beside it")
-    lines = [line for line in path.read_text(encoding="utf-8").split("\n")
-             if line and not line.startswith("#version")]
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n")
+                 if line and not line.startswith("#version")]
+    except ValueError as e:
+        fail(f"{path}: {e}; it should be a text file of merges")
     for rank, line in enumerate(lines, len(vocabulary) - len(lines)):
         check(vocabulary.get(line.replace(" ", "")) == rank,
               f"{path}: the merge {line!r} should have made token {rank} of the vocabulary")

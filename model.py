@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from data.batches import PAD, encode_prompt
 from data.tokenizer import Tokenizer
-from plumbing import autocast, blocks, check, fail, flags, run, start, whole
+from plumbing import autocast, blocks, check, fail, flags, load_whole, run, start, whole
 
 # --- network --------------------------------------------------------------------------------------
 
@@ -239,7 +239,7 @@ def load(path, made_by, device="cpu"):
     """A checkpoint -> GPT config, tokenizer, weights."""
     check(Path(path).is_file(), f"{path} not found; run `{made_by}` first")
     try:
-        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        checkpoint = load_whole(path, device)
         return (GPTConfig(**checkpoint["config"]), Tokenizer.from_state(checkpoint["tokenizer"]),
                 checkpoint["weights"])
     except Exception:

@@ -55,7 +55,9 @@ def prompts(source, which, seed=0):
 
 
 def rankings(path):
-    """Yields (place, prompt, responses, ranking, ids or None, split or None), checked."""
+    """Yields (place, prompt, responses, ranking, ids or None, split or None), checked. Pairs of equal
+    answers say nothing; they are left out and counted."""
+    equal = []
     for place, r in records(path):
         if "responses" in r:
             prompt, responses, ranking = prompt_of(r, place), r["responses"], r.get("ranking")
@@ -72,10 +74,14 @@ def rankings(path):
                 prompt, chosen, rejected = transcripts(chosen, rejected, place)
             else:
                 prompt = prompt_of(r, place)
-            check(chosen != rejected, f"{place}: chosen and rejected are the same")
             responses, ranking = [chosen, rejected], [0, 1]
+            if chosen == rejected:
+                equal.append(place)
+                continue
         check(r.get("split") in (None, "train", "valid"), f'{place}: "split" is train or valid')
         yield place, prompt, responses, ranking, r.get("ids"), r.get("split")
+    if equal:
+        print(f"{path}: {len(equal)} pairs of equal answers left out; the first: {equal[0]}")
 
 
 # --- files ----------------------------------------------------------------------------------------
