@@ -61,7 +61,7 @@ def best_of(config, model, reward_model, tokenizer, device):
     ids = respond(model, tokenizer, [p.text for p in asked for _ in range(many)], 48)
     points = score_all(reward_model, [(encode_prompt(tokenizer, asked[i // many].text), row)
                                       for i, row in enumerate(ids)], device)
-    answers = []                                    # a prompt: counts, scores, utilities, worst first
+    answers = []                              # a prompt: counts, scores, utilities, worst first
     for i, prompt in enumerate(asked):
         mine = slice(i * many, (i + 1) * many)
         counted = sorted(Counter(zip(points[mine], map(tuple, ids[mine]))).items())
@@ -77,7 +77,8 @@ def best_of(config, model, reward_model, tokenizer, device):
             kl = np.sum(q * np.log(np.maximum(q, 1e-300) / p))
             found.append((kl, q @ scores, q @ utilities))
         kl, score, utility = np.mean(found, axis=0)
-        rows.append(dict(n=n, kl_formula=math.log(n) - (n - 1) / n, kl=kl, score=score, gold=utility))
+        rows.append(dict(n=n, kl_formula=math.log(n) - (n - 1) / n, kl=kl, score=score,
+                         gold=utility))
         print("best of {n:4}: KL {kl:.2f} (log n - (n-1)/n = {kl_formula:.2f}), "
               "score {score:.2f}, true utility {gold:.2f}".format(**rows[-1]))
     return "best_of.json", rows
@@ -87,7 +88,7 @@ def best_of(config, model, reward_model, tokenizer, device):
 
 
 def closed_form(ref_logp, reward, beta):
-    """log pi*, where pi* = ref exp(reward / beta) / Z (arXiv 2305.18290, eq. 4). (B, V) -> (B, V)"""
+    """log pi* of pi* = ref exp(reward / beta) / Z (arXiv 2305.18290, eq. 4). (B, V) -> (B, V)"""
     return (ref_logp + reward / beta).log_softmax(dim=-1)
 
 
@@ -124,7 +125,8 @@ def optimum(config, ref, reward_model, tokenizer, device):
     for path in sorted(Path(config.out).glob("*.pt")):
         if path.stem == "reward":
             continue
-        logp = first_token(load_gpt(path, "bash experiments/closed_form.sh", device)[0], asked, device)
+        policy, _ = load_gpt(path, "bash experiments/closed_form.sh", device)
+        logp = first_token(policy, asked, device)
         found[path.stem] = dict(distance=kl(logp, best).mean().item(),
                                 kl=kl(logp, ref_logp).mean().item(),
                                 reward=(logp.exp() * reward).sum(dim=-1).mean().item())

@@ -47,7 +47,8 @@ def test_demonstrations_in_both_formats_by_line_and_as_array(tmp_path, array):
         {"prompt": c, "completion": "Held out."}], array)
     train = [(p.text, answer) for p, answer in source.demonstrations(path)]
     assert train == [(a, "One."), (b, "Two."), (d, "3.")]
-    assert [(p.text, x) for p, x in source.demonstrations(path, which="valid")] == [(c, "Held out.")]
+    (heldout,) = source.demonstrations(path, which="valid")
+    assert (heldout[0].text, heldout[1]) == (c, "Held out.")
 
 
 def test_three_formats_of_preferences(tmp_path):
@@ -85,7 +86,7 @@ def test_a_wrong_record_is_refused_with_its_place_and_reason(tmp_path, row, reas
 
 
 def test_equal_answers_are_no_preference(tmp_path, capsys):
-    rows = [{"prompt": "A", "chosen": "x", "rejected": "x"}, {"prompt": "A", "chosen": "x", "rejected": "y"}]
+    rows = [{"prompt": "A", "chosen": "x", "rejected": rejected} for rejected in "xy"]
     path = written(tmp_path / "c.jsonl", rows)
     assert [row[0] for row in source.rankings(path)] == [f"{path}:2"]
     assert f"1 pairs of equal answers left out; the first: {path}:1" in capsys.readouterr().out
@@ -156,7 +157,7 @@ def test_real_files():
                for which in ("train", "held-out")]
     assert [len(found) for found in stories] == [2201, 116]
     place = str(REAL / "instruction-data-with-preference.json")
-    assert len(source.demonstrations(place)) + len(source.demonstrations(place, which="valid")) == 1100
+    assert sum(len(source.demonstrations(place, which=which)) for which in ("train", "valid")) == 1100
     assert len(list(source.rankings(place))) == 1100 - 6                   # six are equal
 
 
@@ -164,19 +165,18 @@ def test_real_files():
 
 
 @pytest.mark.parametrize("module, name, flags", [
-    (sft, "sft", "--documents 50 --demonstrations 64 --epochs 1 --mix 0.5 --lr 1e-3 --muon-lr 1e-6"),
+    (sft, "sft", "--documents 50 --demonstrations 64 --epochs 1 --mix 0.5"),
     (ppo, "ppo", "--iterations 2 --episodes 8 --minibatch 4 --prompts 20 --eval-prompts 4 "
                  "--max-new-tokens 12"),
     (ppo, "ppo_ptx", "--ptx 1 --iterations 2 --episodes 8 --minibatch 8 --prompts 20 "
                      "--eval-prompts 4 --max-new-tokens 12 --documents 60"),
     (dpo, "dpo", "--eval-prompts 4 --max-new-tokens 12")])
 def test_microbatches_add_up_to_the_same_gradient(copy, module, name, flags):
-    """Weights after some steps agree but for rounding; Adam's first steps are signs of gradients."""
-    stage = {"sft": "sft"}.get(name, name)
+    """Loss and norm of the gradient agree in the first step but for rounding."""
     logs = []
     for size in (0, 3):
         call(module, copy, f"{flags} --microbatch {size}")
-        lines = [json.loads(x) for x in (copy / f"metrics/{stage}.jsonl").read_text().splitlines()]
+        lines = [json.loads(x) for x in (copy / f"metrics/{name}.jsonl").read_text().splitlines()]
         logs.append(lines[0])
     for key in ("loss", "norm", "policy_loss", "value_loss"):
         if key in logs[0]:
@@ -210,8 +210,8 @@ def test_blocks_in_bfloat16_heads_and_log_probs_in_float32(monkeypatch):
 def test_ppo_in_bfloat16_begins_with_a_ratio_of_one(copy):
     """main asserts that the ratio is within 1e-3 of 1 before the first update of each iteration."""
     try:
-        call(ppo, copy, "--precision bfloat16 --iterations 3 --episodes 8 --minibatch 4 --prompts 20 "
-                        "--eval-prompts 4 --max-new-tokens 12")
+        call(ppo, copy, "--precision bfloat16 --iterations 3 --episodes 8 --minibatch 4 "
+                        "--prompts 20 --eval-prompts 4 --max-new-tokens 12")
     finally:
         plumbing.blocks["dtype"] = torch.float32
     first, *_ = (copy / "metrics/ppo.jsonl").read_text().splitlines()

@@ -266,8 +266,8 @@ def test_comparisons_longer_than_the_context_are_left_out_and_named(copy, capsys
     endless = {"prompt": "Tell me a story.", "responses": ["Yes.", "and " * 200], "ranking": [0, 1]}
     path.write_text(json.dumps(endless) + "\n" + path.read_text())
     call(dpo, copy, f"--eval-prompts 5 {SHORT}")
-    assert f"1 comparisons are longer than the context of 128 tokens and left out; the first: {path}:1" \
-        in capsys.readouterr().out
+    assert ("1 comparisons are longer than the context of 128 tokens and left out; the first: "
+            f"{path}:1") in capsys.readouterr().out
     path.write_text(json.dumps(endless) + "\n")
     refused(dpo, copy, "", f"{path} holds no comparisons to learn from")
 
