@@ -6,7 +6,7 @@
 #   SEED=1 bash train_all.sh                    another seed, into out-1/; OUT= names another folder
 #   TINY=1 bash train_all.sh                    does it run? half a minute, too small to learn
 #
-# A stage whose checkpoint exists is skipped, so an interrupted run goes on where it stopped.
+# A stage whose checkpoint exists is skipped, and one that was stopped goes on where it stopped.
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -47,27 +47,27 @@ fi
 
 stage base.pt "1 a base model: next-token prediction on documents" \
     "two minutes and: base.pt: held-out loss 0.675, few-shot exact 77%" \
-    sft.py --stage pretrain $pretrain
+    sft.py --resume --stage pretrain $pretrain
 
 stage sft.pt "2 imitation: supervised fine-tuning on demonstrations" \
     "40 s and: sft.pt: held-out loss 0.353, few-shot exact 70%" \
-    sft.py --stage sft $sft
+    sft.py --resume --stage sft $sft
 
 stage reward.pt "3 preferences: rankings by labelers and a reward model" \
     "70 s and: reward.pt: right on 79.9% of truly ordered pairs, on 71.1% of labels; labelers agree on 71.4%" \
-    reward.py $reward
+    reward.py --resume $reward
 
 stage ppo.pt "4 PPO: the reward model's score under a KL penalty" \
     "40 s and: ppo.pt: true utility 1.41; in the last iteration, before averaging, score 0.89 and KL 2.2" \
-    ppo.py $ppo
+    ppo.py --resume $ppo
 
 stage ppo_ptx.pt "5 PPO-ptx: the same with pretraining gradients" \
     "50 s and: ppo_ptx.pt: true utility 1.49; in the last iteration, before averaging, score 0.80 and KL 2.0" \
-    ppo.py --ptx 1 $ptx
+    ppo.py --resume --ptx 1 $ptx
 
 stage dpo.pt "6 DPO: the same objective in closed form" \
     "40 s and: dpo.pt: held-out accuracy 75.4%, true utility 1.38" \
-    dpo.py $dpo
+    dpo.py --resume $dpo
 
 stage always "7 evaluation: what the models do, by a true utility that no training saw" \
     "30 s and: the table, five prompts answered by every model, results.json, figures" \

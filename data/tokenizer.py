@@ -3,7 +3,7 @@ text encoded by tiktoken with those ranks."""
 
 import base64
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 
 import tiktoken
 
@@ -16,32 +16,39 @@ def train_ranks(text, n):
     """Text -> {bytes: rank}, at most n of them: the 256 bytes, then the most frequent pair merged
     again and again."""
     ranks = {bytes([byte]): byte for byte in range(256)}
-    words = Counter(re.findall(PATTERN, text))
-    words = {tuple(bytes([b]) for b in word.encode()): count for word, count in words.items()}
-    while len(ranks) < n:
-        pairs = Counter()
-        for word, count in words.items():
-            for pair in zip(word, word[1:]):
-                pairs[pair] += count
-        if not pairs:
-            break
-        # ties by bytes: the same ranks every time
-        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+    counts = Counter(re.findall(PATTERN, text))
+    words = {word: [bytes([b]) for b in word.encode()] for word in counts}
+    pairs, where = Counter(), defaultdict(set)         # how often each pair comes, and in which words
+
+    def count(word, sign):
+        for pair in zip(words[word], words[word][1:]):
+            pairs[pair] += sign * counts[word]
+            where[pair].add(word)
+            if not pairs[pair]:
+                del pairs[pair]
+
+    for word in words:
+        count(word, 1)
+    while len(ranks) < n and pairs:
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))     # ties by bytes: always the same
         ranks[best[0] + best[1]] = len(ranks)
-        words = Counter({merge(word, best): count for word, count in words.items()})
+        for word in where.pop(best):
+            count(word, -1)
+            words[word] = merge(words[word], best)
+            count(word, 1)
     return ranks
 
 
 def merge(word, pair):
     out, i = [], 0
     while i < len(word):
-        if word[i:i + 2] == pair:
+        if tuple(word[i:i + 2]) == pair:
             out.append(word[i] + word[i + 1])
             i += 2
         else:
             out.append(word[i])
             i += 1
-    return tuple(out)
+    return out
 
 
 class Tokenizer:

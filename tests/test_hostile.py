@@ -24,8 +24,8 @@ GOOD = {
                         "Assistant: blue"),
     "alpaca": dict(instruction="the hat", input="", output="red"),
     "completion": dict(prompt="the hat", completion="red")}
-HOSTILE = ["", " ", "\0", "\x1b[31m", "\ud800", "\udfff\ud800", "\u2028", "\ufeff", "🙂", "a" * 5000, None,
-           True, False, 0, -1, 1.5, 1e308, float("nan"), float("inf"), 10 ** 400, [], {}, [[]],
+HOSTILE = ["", " ", "\0", "\x1b[31m", "\ud800", "\udfff\ud800", "\u2028", "\ufeff", "🙂", "a" * 5000,
+           None, True, False, 0, -1, 1.5, 1e308, float("nan"), float("inf"), 10 ** 400, [], {}, [[]],
            [True, False], [0, 0], ["red"], ["red", "red"], {"prompt": 1}, "<|endoftext|>",
            "\r\n"]
 ROUNDS = 400
@@ -119,7 +119,8 @@ def test_demonstrations_and_prompts(tmp_path, name, monkeypatch):
         found = refuses_or_reads(source.demonstrations, path)
         refused += found is None
         for prompt, answer in found or []:
-            assert is_text(prompt.text) and prompt.text.strip() and is_text(answer) and answer.strip()
+            assert is_text(prompt.text) and prompt.text.strip()
+            assert is_text(answer) and answer.strip()
         for prompt in refuses_or_reads(lambda p: source.prompts(p, "train"), path) or []:
             assert is_text(prompt.text) and prompt.text.strip()
     assert refused > ROUNDS / 3
