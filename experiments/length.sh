@@ -1,22 +1,27 @@
 #!/usr/bin/env bash
 # Length: labelers who like long answers teach the reward model to like them, and PPO obliges.
 #
-# Singhal et al. (arXiv 2310.03716) find that much of what RLHF gains is length. --length-bias is what
-# labelers add for e times as many words, in units of true utility: none, mild, strong. The remedy is
-# the first row: labels without the bias.
+# Singhal et al. (arXiv 2310.03716) find that much of what RLHF gains is length. --length-bias is
+# what labelers add for e times as many words, in units of true utility: none, mild, strong. The
+# remedy is the first row: labels without the bias.
 #
-# Look for: length_slope, what the reward model pays for e times as many words at equal utility; the
-# length of answers; the true utility. A small beta lets the policy follow further.
+# Look for: length_slope, what the reward model pays for e times as many words at equal utility;
+# the length of answers; the true utility. A small beta lets the policy follow further.
 
 source "$(dirname "$0")/common.sh"
 
 for bias in 0 0.3 1.5; do
-    begin "bias-$bias" sft.pt || continue
-    py reward.py --length-bias "$bias" --prompts 2000
+    last=reward.pt
+    if begin "bias-$bias" sft.pt; then
+        py reward.py --length-bias "$bias" --prompts 2000
+    fi
+    model=$run/reward.pt
+    last=results.json
     for beta in 0.03 0.12; do
+        begin "bias-$bias-beta-$beta" sft.pt || continue
+        cp "$model" "$run/"
         py ppo.py --beta "$beta"
         py eval.py $small
-        mkdir -p "$run-beta-$beta" && cp "$run/results.json" "$run-beta-$beta"
     done
 done
 "$python" experiments/plot.py closing "$OUT" reward length_slope accuracy_gold

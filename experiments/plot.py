@@ -16,6 +16,7 @@ import math
 import random
 import statistics
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,8 @@ def mean_and_spread(values):
 def runs(folder, marker="results.json"):
     """-> {run: [its folder under every seed]} of the finished ones, in the order of the script."""
     found = {}
-    for path in sorted(Path(folder).glob("seed-*/*/"), key=lambda p: p.stat().st_ctime):
+    for path in sorted(Path(folder).glob("seed-*/*/"),
+                       key=lambda p: (p.parent.name, p.stat().st_ctime)):
         if (path / marker).exists():
             found.setdefault(path.name, []).append(path)
     return found
@@ -63,11 +65,13 @@ def rows_of(folder, keys, values_of):
             print(f"| {run} | {len(found)} | {' | '.join(cells)} |")
 
 
+def results(path):
+    return json.loads((path / "results.json").read_text())
+
+
 def table(folder, model, *keys):
-    def values_of(path):
-        file = path / "results.json"
-        return json.loads(file.read_text()).get(model) if file.is_file() else None
-    rows_of(folder, keys, values_of)
+    rows_of(folder, keys, lambda path: (path / "results.json").is_file()
+            and results(path).get(model))
 
 
 def closing(folder, stage, *keys):
@@ -95,59 +99,94 @@ def gao(d, gain):
     return np.linalg.lstsq(x, gain, rcond=None)[0]
 
 
+def path_of(folders):
+    """Means over seeds along a PPO run, as gains over SFT. -> d, score, true utility (arrays)"""
+    start = statistics.mean(results(path)["sft"]["gold"] for path in folders)
+    steps = [log(path, "ppo")[0] for path in folders]
+    rows = [[s[t] for s in steps] for t in range(len(steps[0])) if "gold" in steps[0][t]]
+    average = lambda key: np.array([statistics.mean(line[key] for line in row) for row in rows])
+    score = average("score") - statistics.mean(s[0]["score"] for s in steps)
+    return np.sqrt(np.maximum(average("kl"), 0)), score, average("gold") - start
+
+
 def dial(folder):
-    """Paths of score and true utility of each beta, their ends, and a fit to all paths together."""
-    (paths, ends), save = picture("dial", 2)
+    """Paths and ends of score and true utility over beta, a fit to the paths, samples."""
     import matplotlib
-    colours = matplotlib.colormaps["viridis"]
-    found, d_all, gain_all, at_end = runs(folder), [], [], []
-    for i, (run, folders) in enumerate(found.items()):
-        steps = [log(path, "ppo")[0] for path in folders]
-        rows = [[s[t] for s in steps] for t in range(len(steps[0])) if "gold" in steps[0][t]]
-        average = lambda key: np.array([statistics.mean(line[key] for line in row) for row in rows])
-        d = np.sqrt(np.maximum(average("kl"), 0))
-        start = statistics.mean(s[0]["score"] for s in steps)
-        colour = colours(i / len(found))
-        paths.plot(d, average("score") - start, "--", color=colour, linewidth=1)
-        paths.plot(d, average("gold"), "-", color=colour, linewidth=1.5, label=run)
-        d_all, gain_all = [*d_all, *d], [*gain_all, *average("gold")]
-        tails = [[np.mean([line[key] for line in s[-10:] if key in line])
-                  for key in ("kl", "score", "gold")] for s in steps]
-        at_end.append((run, [mean_and_spread(column) for column in zip(*tails)]))
-    paths.set(xscale="symlog", yscale="linear", xlabel="d = sqrt(KL to SFT), nats",
-              title="solid: true utility; dashed: reward model's score (gain)")
-    paths.legend(fontsize=7)
-    far = [math.sqrt(max(0, kl)) for _, ((kl, _), _, _) in at_end]
-    for index, name, style in ((1, "reward model's score", "s--"), (2, "true utility", "o-")):
-        ends.errorbar(far, [end[index][0] for _, end in at_end], fmt=style, label=name, capsize=2,
-                      yerr=[end[index][1] for _, end in at_end])
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    figure = plt.figure(figsize=(11, 7.4))
+    grid = figure.add_gridspec(2, 6, height_ratios=(1.15, 1))
+    paths, ends = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
+    found, all_d, all_gain = runs(folder), [0.0], [0.0]
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(found)))
     print("| run | KL | score | true utility |\n|---|---|---|---|")
-    for x, (run, end) in zip(far, at_end):
-        ends.annotate(run.removeprefix("beta-"), (x, end[2][0]), fontsize=7,
-                      xytext=(3, 4), textcoords="offset points")
-        print(f"| {run} | " + " | ".join("{:.2f} ± {:.2f}".format(*cell) for cell in end) + " |")
-    ends.set(xscale="symlog", xlabel="d = sqrt(KL to SFT), nats", title="ends of the runs, by beta")
+    end = {}
+    for colour, (run, folders) in zip(colours, found.items()):
+        d, score, utility = path_of(folders)
+        paths.plot([0, *d], [0, *score], "--", color=colour, linewidth=1)
+        paths.plot([0, *d], [0, *utility], "-", color=colour, linewidth=1.5, label=run)
+        all_d, all_gain = [*all_d, *d], [*all_gain, *utility]
+        end[run] = [mean_and_spread([results(path)["ppo"][key] for path in folders])
+                    for key in ("kl", "score", "gold")]
+        cells = " | ".join("{:.2f} ± {:.2f}".format(*cell) for cell in end[run])
+        print(f"| {run} | {cells} |")
+    d, gain = np.array(all_d), np.array(all_gain)
+    for what, keep in (("d > 0.3", d > 0.3), ("0.3 < d < 4", (d > 0.3) & (d < 4))):
+        a, b = gao(d[keep], gain[keep])
+        rest = gain[keep] - d[keep] * (a - b * np.log(d[keep]))
+        peak = math.exp(a / b - 1)
+        print(f"fit to {what}: a {a:.2f}, b {b:.2f}, R2 {1 - rest.var() / gain[keep].var():.2f}, "
+              f"peak at d = {peak:.2f} (KL {peak ** 2:.1f}), a gain of {b * peak:.2f}")
+    x = np.linspace(0.05, 4.5, 60)
+    paths.plot(x, x * (a - b * np.log(x)), color="red", linewidth=1.2, linestyle=":",
+               label="fit to d < 4")
+    paths.axvline(peak, color="red", linewidth=0.5)
+    paths.set(xscale="symlog", xlabel="d = sqrt(KL to SFT), nats", ylabel="gain over SFT",
+              title="along PPO; solid: true utility, dashed: reward model's score")
+    paths.legend(fontsize=7)
+
+    far = [math.sqrt(max(0, cells[0][0])) for cells in end.values()]
+    for i, name, style in ((1, "reward model's score", "s--"), (2, "true utility", "o-")):
+        ends.errorbar(far, [cells[i][0] for cells in end.values()], fmt=style, label=name,
+                      yerr=[cells[i][1] for cells in end.values()], capsize=2)
+    for where, (run, cells) in zip(far, end.items()):
+        ends.annotate(run.removeprefix("beta-"), (where, cells[2][0]), fontsize=7,
+                      xytext=(3, 5), textcoords="offset points")
+    ends.set(xscale="symlog", xlabel="d = sqrt(KL to SFT), nats",
+             title=f"the policies that are saved, by beta; {len(folders)} seeds")
     ends.legend(fontsize=7)
 
-    d, gain = np.array(d_all), np.array(gain_all)
-    start = gain[np.argsort(d)[:8]].mean()
-    for what, keep in (("all of it", d > 0.3), ("before the collapse, d < 4", (d > 0.3) & (d < 4))):
-        a, b = gao(d[keep], gain[keep] - start)
-        rest = gain[keep] - start - d[keep] * (a - b * np.log(d[keep]))
-        peak = math.exp(a / b - 1)
-        explained = 1 - rest.var() / gain[keep].var()
-        print(f"fit of the gain, {what}: a {a:.2f}, b {b:.2f}, R2 {explained:.2f}, "
-              f"peak at d = {peak:.2f} (KL {peak ** 2:.1f}), height {b * peak:.2f}")
-    x = np.linspace(0.1, 4, 50)
-    paths.plot(x, start + x * (a - b * np.log(x)), color="red", linewidth=1, linestyle=":")
-    save()
+    names = list(end)
+    for i, (title, run) in enumerate((("too loose", names[0]), ("the healthy band", names[4]),
+                                      ("too tight", names[-1]))):
+        panel = figure.add_subplot(grid[1, 2 * i:2 * i + 2])
+        panel.axis("off")
+        kl, score, utility = (mean for mean, _ in end[run])
+        panel.set_title(f"{title}: {run.replace('-', ' ')}\nKL {kl:.1f}, score {score:.2f}, "
+                        f"true utility {utility:.2f}", fontsize=9)
+        panel.text(0, 1, "\n".join(panel_lines(found[run][0])), fontsize=7, va="top",
+                   family="monospace", transform=panel.transAxes)
+    figure.tight_layout()
+    figure.savefig(PICTURES / "dial.png", dpi=110)
+    print(f"wrote {PICTURES / 'dial.png'}")
+
+
+def panel_lines(folder, n=6, width=50):
+    """What PPO's policy answers to the first n prompts, cut after two lines each."""
+    rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    lines = []
+    for row in [row for row in rows if row["model"] == "ppo"][:n]:
+        answer = textwrap.wrap(" / ".join(row["answer"].split("\n")), width - 2)
+        lines += [textwrap.shorten(row["prompt"], width, placeholder=" ..."),
+                  *(f"  {line}" for line in answer[:2]), ""]
+    return [line.replace("$", r"\$") for line in lines]
 
 
 def best_of(folder):
     """Score and true utility of the best of n against the exact KL, with PPO and DPO."""
     (axis,), save = picture("best_of")
     every = [json.loads((path / "best_of.json").read_text()) for path in runs(folder)["n"]]
-    trained = [json.loads((path / "results.json").read_text()) for path in runs(folder)["n"]]
+    trained = [results(path) for path in runs(folder)["n"]]
     print("| n | log n - (n-1)/n | exact KL | score | true utility |\n|---|---|---|---|---|")
     rows = []
     for same_n in zip(*every):
@@ -194,11 +233,11 @@ def optimum(folder):
 def seeds(*folders):
     """Win rates of each model over finished runs: every run a dot, the mean a bar."""
     (axis,), save = picture("seeds")
-    results = [json.loads((Path(folder) / "results.json").read_text()) for folder in folders]
+    finished = [results(Path(folder)) for folder in folders]
     names = ["base", "base_few_shot", "ppo", "ppo_ptx", "dpo"]
     for offset, key, label in ((-0.2, "win_gold", "true utility"),
                                (0.2, "win_labelers", "held-out labelers")):
-        cells = [[run[name][key] for run in results] for name in names]
+        cells = [[run[name][key] for run in finished] for name in names]
         x = [i + offset for i in range(len(names))]
         axis.bar(x, [statistics.mean(cell) for cell in cells], 0.38, label=label, alpha=0.7)
         for i, cell in zip(x, cells):

@@ -22,6 +22,7 @@ tune() {    # tune RUN FLAGS...   of reward.py
 tune bias-0 --agreement-bias 0
 begin bias-0.3 results.json || true
 tune bias-2 --agreement-bias 2
+tune bias-2-contrast-60 --agreement-bias 2 --contrast 60
 tune bias-2-contrast --agreement-bias 2 --contrast 400
 if begin reward-gold sft.pt; then
     py ppo.py --reward gold
