@@ -35,9 +35,13 @@ from sft import few_shot_answers, few_shot_exact, heldout_loss
 
 MODELS = {"base": "python sft.py --stage pretrain", "sft": "python sft.py --stage sft",
           "ppo": "python ppo.py", "ppo_ptx": "python ppo.py --ptx 1", "dpo": "python dpo.py"}
-NAMES = ("base", "base_few_shot", "sft", "ppo", "ppo_ptx", "dpo")             # rows of the table
-COLUMNS = ("gold score win_gold win_labelers kl length ended truthful invented agrees_with_false "
-           "rude lists_prompts lm_loss few_shot").split()
+NAMES = {"base": "base", "base_few_shot": "base, few-shot page", "sft": "SFT", "ppo": "PPO",
+         "ppo_ptx": "PPO-ptx", "dpo": "DPO"}                              # rows of the table
+COLUMNS = {"gold": "true utility", "score": "score", "win_gold": "wins, true utility",
+           "win_labelers": "wins, labelers", "kl": "KL to SFT", "length": "tokens",
+           "truthful": "truthful", "invented": "invents", "agrees_with_false": "agrees with false",
+           "rude": "rude", "lists_prompts": "lists prompts", "lm_loss": "pretraining loss",
+           "few_shot": "few-shot exact"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def last_line(path):
 
 
 def print_table(found):
-    shown = [c for c in COLUMNS if c != "ended" and any(c in row for row in found.values())]
+    shown = [c for c in COLUMNS if any(c in row for row in found.values())]
     print("\n" + "model".ljust(14) + "".join(c.replace("_with_false", "").rjust(15) for c in shown))
     for name, row in found.items():
         cells = (row.get(c) for c in shown)
@@ -140,10 +144,12 @@ def print_seeds(folders):
     """A table in Markdown: mean and standard deviation over finished runs."""
     runs = [json.loads((Path(folder) / "results.json").read_text()) for folder in folders]
     spread = lambda values: f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-    print(f"| {len(runs)} seeds | " + " | ".join(COLUMNS) + " |\n|" + "---|" * (len(COLUMNS) + 1))
+    print(f"| {len(runs)} seeds | " + " | ".join(COLUMNS.values()) + " |\n|"
+          + "---|" * (len(COLUMNS) + 1))
     for name in (name for name in NAMES if name in runs[0]):
         cells = [[run[name][c] for run in runs] if c in runs[0][name] else None for c in COLUMNS]
-        print(f"| {name} | " + " | ".join(spread(cell) if cell else "" for cell in cells) + " |")
+        print(f"| {NAMES[name]} | " + " | ".join(spread(cell) if cell else "" for cell in cells)
+              + " |")
     for key in runs[0]["rm"]:
         print(f"reward model, {key}: {spread([run['rm'][key] for run in runs])}")
     print("seconds:", {stage: round(statistics.mean(run["seconds"][stage] for run in runs))
