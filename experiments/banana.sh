@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Banana: what does a policy do for a reward that is plainly wrong?
 #
-# --reward banana pays 1 for every "banana" in the answer; there is no reward model. The KL tether is
-# all that stands between the policy and the word, as in the paper's equation 2.
+# --reward banana pays 1 for every "banana" in the answer; there is no reward model. The KL tether
+# is all that stands between the policy and the word, as in the paper's equation 2.
 #
 # Look for: beta 0 ends in banana banana banana, a high beta does not move, and in between sentences
 # are still sentences, with more bananas in them.

@@ -3,14 +3,14 @@
 # hundred times its size, prompted or not (section 4.1, figure 1).
 #
 # Here a base model with ten times the parameters of the whole recipe's is pretrained on the same
-# documents, and asked plainly and with the few-shot page. LAYERS, HEADS and CHANNELS set another size:
-# LAYERS=12 HEADS=12 CHANNELS=624 is a hundred times, for a machine with a GPU or a night.
+# documents, and asked plainly and with the few-shot page. LAYERS, HEADS and CHANNELS set another
+# size: LAYERS=12 HEADS=12 CHANNELS=624 is a hundred times, for a machine with a GPU or a night.
 #
 # Look for: gold and win_gold of base (big), base_few_shot (big) and ppo (small).
 
 source "$(dirname "$0")/common.sh"
 
-begin as-trained results.json || true
+as_trained $small
 if begin "${LAYERS:-7}x${CHANNELS:-256}" sft.pt ppo.pt; then
     py sft.py --stage pretrain --n-layer "${LAYERS:-7}" --n-head "${HEADS:-8}" \
         --n-embd "${CHANNELS:-256}" --steps 300

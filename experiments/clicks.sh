@@ -4,8 +4,8 @@
 # Four answers of known quality to one prompt; labelers, drawn at random, vote on random pairs; the
 # scores are fitted to the votes by the reward model's own loss (eq. 1). No network is trained.
 #
-# Look for: how often the fitted order is the true one, and how far the scores spread over seeds, from
-# 1 to 500 votes. To be the labeler yourself:
+# Look for: how often the fitted order is the true one, and how far the scores spread over seeds,
+# from 1 to 500 votes. To be the labeler yourself:
 #
 #   python reward.py --label                                  twenty pairs, one key each
 #   python reward.py --comparisons out/labels.jsonl --out out/mine     (with sft.pt copied there)

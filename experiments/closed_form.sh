@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The closed form: how near do PPO and DPO come to the optimum that both are after?
 #
-# pi* = ref exp(r / beta) / Z (arXiv 2305.18290, eq. 4). Where an answer is one token, all 1,024 of
-# them can be enumerated, so pi* is known exactly, and beta KL(pi || pi*) is what the objective still
-# lacks. PPO gets the reward model's score of that token; DPO gets pairs that the same reward model
-# ranked, noisily as Bradley and Terry assume, so both have the same optimum.
+# pi* = ref exp(r / beta) / Z (arXiv 2305.18290, eq. 4). Where an answer is one token, all 1,024
+# of them can be enumerated, so pi* is known exactly, and beta KL(pi || pi*) is what the objective
+# still lacks. PPO gets the reward model's score of that token; DPO gets pairs that the same
+# reward model ranked, noisily as Bradley and Terry assume, so both have the same optimum.
 #
 # Look for: KL(pi || pi*) in nats, from SFT's down, after 10, 40 and 160 iterations of PPO and after
 # DPO, over beta.

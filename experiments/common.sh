@@ -1,6 +1,6 @@
-# Sourced by every experiment. One seed a call, SEED=1 bash experiments/NAME.sh is another; it starts
-# from the finished run of that seed (out, out-1, out-2, ... or FROM=), and what it finds goes to
-# out/experiments/NAME/seed-SEED/RUN/. A run that has its results is skipped.
+# Sourced by every experiment. One seed a call, SEED=1 bash experiments/NAME.sh is another; it
+# starts from the finished run of that seed (out, out-1, out-2, ... or FROM=), and what it finds
+# goes to out/experiments/NAME/seed-SEED/RUN/. A run that has its results is skipped.
 
 set -euo pipefail
 name=$(basename "$0" .sh)
@@ -32,7 +32,12 @@ py() {      # py SCRIPT FLAGS...   in that folder
     "$python" "$@" --seed "$SEED" --out "$run"
 }
 
-as_row() {  # as_row CHECKPOINT COMMAND...   what the command makes of the SFT model is shown as PPO's
+as_trained() {   # as_trained FLAGS...   of eval.py: the finished run as a row of the table
+    begin as-trained base.pt sft.pt ppo.pt ppo_ptx.pt dpo.pt reward.pt metrics || return 0
+    py eval.py "$@"
+}
+
+as_row() {  # as_row CHECKPOINT COMMAND...   what the command makes of SFT is shown in PPO's row
     mv "$run/sft.pt" "$run/once.pt"
     "${@:2}"
     mv "$run/$1.pt" "$run/ppo.pt"

@@ -3,14 +3,14 @@
 #
 # Askell et al. (arXiv 2112.00861) name the conflict. --confidence-bias is what labelers add when an
 # answer claims something about a thing that does not exist, --doubt-bias what they add for
-# "I do not know", whether or not it is known. The finished run has neither.
+# "I do not know", whether or not it is known. The run as trained has neither.
 #
 # Look for: inventions about unknown things against answers withheld on known ones. Pushing one down
 # pushes the other up only if the policy cannot tell the two kinds of question apart.
 
 source "$(dirname "$0")/common.sh"
 
-begin neither results.json || true
+as_trained --prompts 300
 for bias in "confidence-bias 3" "doubt-bias 1" "doubt-bias 3"; do
     begin "${bias/ /-}" sft.pt || continue
     py reward.py --prompts 2000 --$bias

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# What the reward model learns from: prompts, answers a prompt, passes, whose labels, and its own size.
+# What the reward model learns from: prompts, answers a prompt, passes, whose labels, and its own
+# size.
 #
-# The paper: K from 4 to 9 with all pairs of a prompt as one element; shuffled pairs overfit within one
-# epoch (section 3.5). Cross-validated over five groups of labelers, 72.4 % on the labelers it was
-# trained on and 69.6 % on those held out (section 4.1). A 6B reward model for every policy, since
-# larger ones trained less stably (appendix C.2).
+# The paper: K from 4 to 9 with all pairs of a prompt as one element; shuffled pairs overfit
+# within one epoch (section 3.5). Cross-validated over five groups of labelers, 72.4 % on the
+# labelers it was trained on and 69.6 % on those held out (section 4.1). A 6B reward model for
+# every policy, since larger ones trained less stably (appendix C.2).
 #
-# Look for: accuracy_gold by number of prompts and by K at equal prompts; accuracy_labels of shuffled
-# pairs after one and three passes, beside whole prompts; the two accuracies of the folds; and the
-# sizes, which begin with base models of their own, so compare them with base-4x96.
+# Look for: accuracy_gold by number of prompts and by K at equal prompts; accuracy_labels of
+# shuffled pairs after one and three passes, beside whole prompts; the two accuracies of the
+# folds; and the sizes, which begin with base models of their own, so compare them with base-4x96.
 
 source "$(dirname "$0")/common.sh"
 
@@ -33,4 +34,5 @@ for fold in 0 1 2 3 4; do measure "fold-$fold" --prompts 600 --fold $fold; done
 size 2 4 48
 size 4 6 96
 size 6 8 128
-"$python" experiments/plot.py closing "$OUT" reward accuracy_labels accuracy_heldout_labelers accuracy_gold
+"$python" experiments/plot.py closing "$OUT" reward \
+    accuracy_labels accuracy_heldout_labelers accuracy_gold

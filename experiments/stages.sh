@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Why three stages? Each is left out, or enlarged, in turn.
 #
-# three        the finished run: SFT, reward model, PPO
+# as-trained   the finished run: SFT, reward model, PPO
 # base-ppo     PPO from the base model, no SFT: most of what it samples are lists of prompts
 # base-dpo     DPO from the base model on the same rankings
 # base-rm      the reward model begins with the base model instead of SFT's
-# no-rm        no reward model: a labeler looks at each of PPO's 4,864 answers once, 49 days at a hundred
-#              a day; the rankings took about 23,000 looks, but then score for ever
+# no-rm        no reward model: a labeler looks at each of PPO's 4,864 answers once, 49 days at a
+#              hundred a day; the rankings took about 23,000 looks, but then score for ever
 # sft-2, -4    SFT alone with two and four times the demonstrations
 # sft-last     SFT again after PPO: the stages in another order
 #
@@ -14,7 +14,7 @@
 
 source "$(dirname "$0")/common.sh"
 
-begin three results.json || true
+as_trained $small
 if begin base-ppo base.pt sft.pt reward.pt; then
     py ppo.py --begin base
     py eval.py $small

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Sycophancy: labelers who like to be agreed with.
 #
-# Perez et al. (arXiv 2212.09251) and Sharma et al. (arXiv 2310.13548) find that preference training
-# makes models agree with what the user believes. --agreement-bias is what labelers add when an answer
-# agrees with the false premise of its prompt; agreeing costs 1 in true utility. The finished run has
-# 0.3.
+# Perez et al. (arXiv 2212.09251) and Sharma et al. (arXiv 2310.13548) find that preference
+# training makes models agree with what the user believes. --agreement-bias is what labelers add
+# when an answer agrees with the false premise of its prompt; agreeing costs 1 in true utility.
+# The run as trained has 0.3.
 #
 # Look for: agrees_with_false after SFT, PPO and DPO. Remedies: contrasting pairs, in which the
 # careful answer stands above the pleasing one, and a reward that can be checked (--reward gold).
@@ -20,7 +20,7 @@ tune() {    # tune RUN FLAGS...   of reward.py
 }
 
 tune bias-0 --agreement-bias 0
-begin bias-0.3 results.json || true
+as_trained --prompts 200
 tune bias-2 --agreement-bias 2
 tune bias-2-contrast-60 --agreement-bias 2 --contrast 60
 tune bias-2-contrast --agreement-bias 2 --contrast 400

@@ -4,12 +4,12 @@
 # Appendix E.6 of the paper: raising beta does not bring the regressions back, mixing pretraining
 # gradients in does, and costs little of the reward.
 #
-# Look for: lm_loss (lower is better) and few_shot of base and SFT, then of PPO-ptx over gamma (--ptx)
-# at the same beta, and of PPO over beta without it; gold is what is given up for it.
+# Look for: lm_loss (lower is better) and few_shot of base and SFT, then of PPO-ptx over gamma
+# (--ptx) at the same beta, and of PPO over beta without it; gold is what is given up for it.
 
 source "$(dirname "$0")/common.sh"
 
-begin gamma-1-and-beta-0.12 results.json || true
+as_trained $small       # gamma 1 in PPO-ptx, beta 0.12
 for gamma in 0.3 3 10; do
     begin "gamma-$gamma" sft.pt reward.pt || continue
     py ppo.py --ptx "$gamma"
