@@ -126,7 +126,8 @@ def from_tokenizer_json(path):
 
 
 def tokenizer_json(tokenizer, pad):
-    """The same tokenizer in the format of Hugging Face's tokenizers."""
+    """The same tokenizer in the format of Hugging Face's tokenizers. There `<|endoftext|>` written
+    in a text is the token, which trainers rely on, unless split_special_tokens=True."""
     letter = letters()
     write = lambda token: "".join(letter[b] for b in token)
     merges = [[write(token[:i]), write(token[i:])] for token in tokenizer.ranks
@@ -246,8 +247,7 @@ def export_model(path, folder):
     write("tokenizer_config.json", dict(
         tokenizer_class="PreTrainedTokenizerFast", bos_token=END, eos_token=END,
         pad_token="<|pad|>" if is_reward else END, padding_side="right" if is_reward else "left",
-        model_max_length=c.block_size, split_special_tokens=True,
-        clean_up_tokenization_spaces=False))
+        model_max_length=c.block_size, clean_up_tokenization_spaces=False))
     if not is_reward:
         write("generation_config.json", dict(
             bos_token_id=tokenizer.eot, eos_token_id=tokenizer.eot, pad_token_id=pad,

@@ -175,7 +175,9 @@ def test_exported_tokenizer_gives_the_same_ids_on_a_thousand_texts(out, exported
     for name in ("ppo", "reward"):
         speller = transformers.AutoTokenizer.from_pretrained(exported[name])
         for text in thousand_texts():
-            assert speller(text).input_ids == tokenizer.encode(text), repr(text)
+            ids = speller(text, split_special_tokens=True).input_ids
+            assert ids == tokenizer.encode(text), repr(text)
+        assert speller("No.<|endoftext|>").input_ids == tokenizer.encode("No.") + [tokenizer.eot]
 
 
 def test_exported_reward_model_gives_the_same_rewards_when_padded(out, exported, transformers):
