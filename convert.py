@@ -17,9 +17,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tiktoken
+import tiktoken.load
 import torch
 
+from data.source import rankings
 from data.tokenizer import END, Tokenizer
 from model import GPT, GPTConfig, load, load_gpt, save
 from plumbing import check, fail, flags, run
@@ -93,8 +94,9 @@ def read_vocabulary(place):
         check(list(ranks.values()) == list(range(len(ranks))), f"{path}: ranks not 0, 1, 2, ...")
         return Tokenizer(ranks, GPT2_PATTERN)
     try:
+        tiktoken.load.read_file = lambda path: fail(f"{path} is not on this machine")   # no network
         return Tokenizer(tiktoken.get_encoding("gpt2")._mergeable_ranks, GPT2_PATTERN)
-    except Exception:
+    except (Exception, SystemExit):
         fail(f"no vocabulary in {place}, and tiktoken has no copy of GPT-2's; put encoder.json and "
              "vocab.bpe, or tokenizer.json, beside the weights or name them: --vocabulary DIR")
 
@@ -180,11 +182,13 @@ def load_hugging_face(folder, tokenizer):
     given = read_json(folder / "config.json")
     expected = dict(model_type="gpt2", activation_function="gelu_new", layer_norm_epsilon=1e-5,
                     scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False,
-                    tie_word_embeddings=True, n_inner=None)
+                    tie_word_embeddings=True)
     check(isinstance(given, dict), f"{folder / 'config.json'} is no configuration")
     for key, value in expected.items():
         check(given.get(key, value) == value,
               f"{folder / 'config.json'}: {key} is {given.get(key)}, this GPT-2 has {value}")
+    check(given.get("n_inner") in (None, 4 * given.get("n_embd", 0)),
+          f"{folder / 'config.json'}: n_inner is {given.get('n_inner')}, not four times n_embd")
     try:
         config = GPTConfig(given["vocab_size"], given.get("n_positions") or given["n_ctx"],
                            given["n_layer"], given["n_head"], given["n_embd"])
@@ -203,6 +207,12 @@ def load_hugging_face(folder, tokenizer):
     weights = {name: (w.T if name.endswith(TRANSPOSED) and w.ndim == 2 else w).float()
                for name, w in weights.items()}
     weights["lm_head.weight"] = weights.get("transformer.wte.weight")
+    wte, wpe = (weights.get(f"transformer.{name}.weight") for name in ("wte", "wpe"))
+    shapes = [None if table is None else tuple(table.shape) for table in (wte, wpe)]
+    layers = {name.split(".")[2] for name in weights if name.startswith("transformer.h.")}
+    check(shapes == [(config.vocab_size, config.n_embd), (config.block_size, config.n_embd)]
+          and len(layers) == config.n_layer,
+          f"{folder}: the weights do not fit config.json: {shapes}, {len(layers)} layers")
     gpt = GPT(config)
     try:
         gpt.load_state_dict(weights)
@@ -258,18 +268,12 @@ def export_model(path, folder):
 
 def export_comparisons(path, folder):
     """Rankings -> every pair, {"prompt", "chosen", "rejected"}, in train.jsonl and test.jsonl."""
-    folder.mkdir(parents=True, exist_ok=True)
     pairs = {"train": [], "valid": []}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if line.strip():
-            try:
-                record = json.loads(line)
-                ordered = [record["responses"][i] for i in record["ranking"]]
-                pairs[record.get("split", "train")] += [
-                    dict(prompt=record["prompt"] + "\n", chosen=chosen, rejected=rejected)
-                    for chosen, rejected in itertools.combinations(ordered, 2)]
-            except (ValueError, TypeError, KeyError, IndexError, RecursionError) as e:
-                fail(f"{path}:{number}: {type(e).__name__}: {e}; mend or delete the line")
+    for _, prompt, responses, ranking, _, which in rankings(path):
+        pairs[which or "train"] += [
+            dict(prompt=prompt + "\n", chosen=responses[i], rejected=responses[j])
+            for i, j in itertools.combinations(ranking, 2)]
+    folder.mkdir(parents=True, exist_ok=True)
     for name, rows in (("train", pairs["train"]), ("test", pairs["valid"])):
         with open(folder / f"{name}.jsonl", "w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from data import comparisons
-from data.batches import by_length, collate
+from data.batches import by_length, collate, rows_that_fit
 from data.source import prompts
 from data.utility import mean_gold
 from model import load_gpt, respond, save, token_logprobs
@@ -62,6 +62,7 @@ def dpo_loss(pi_w, pi_l, ref_w, ref_l, beta):
 @torch.no_grad()
 def all_logprobs(model, items, device, batch=128):
     """log pi(response | prompt) of every response. -> a list of (K,) tensors, one a prompt"""
+    batch = min(batch, rows_that_fit(model.config))
     flat = [(prompt, response) for prompt, responses in items for response in responses]
     order = sorted(range(len(flat)), key=lambda i: sum(map(len, flat[i])))
     logp = torch.zeros(len(flat), device=device)
@@ -117,7 +118,8 @@ def main():
     items = comparisons.read(config.comparisons or f"{config.out}/comparisons.jsonl", tokenizer,
                              model.config.block_size)
     ref_logp = {split: all_logprobs(model, items[split], device) for split in items}
-    watched = [] if config.prompts else prompts(config.eval_prompts, "eval", config.seed)
+    watched = prompts(config.prompts or config.eval_prompts, "eval", config.seed)
+    watched = [prompt for prompt in watched if prompt.want]
     steps = Steps(config, "dpo")
 
     optimizer = adam(model.parameters(), config.lr)
@@ -125,7 +127,7 @@ def main():
     batches = [rows for _ in range(config.epochs)
                for rows in by_length(lengths, config.batch, generator)]
     prepare(config, model)
-    for step in steps.upto(len(batches), model=model, adam=optimizer):
+    for step in steps.upto(len(batches), items["train"], model=model, adam=optimizer):
         rows = batches[step]
         loss, stats = add_gradients(config, model, items["train"], ref_logp["train"], rows, device)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

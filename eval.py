@@ -29,7 +29,7 @@ from data.utility import breakdown, gold
 from data.world import lists_prompts, probes
 from dpo import all_logprobs
 from model import load_gpt, respond
-from plumbing import check, flags, run, start, whole
+from plumbing import check, fail, flags, run, start, whole
 from reward import load_reward, score_all
 from sft import few_shot_answers, few_shot_exact, heldout_loss
 
@@ -114,8 +114,11 @@ def behaviour(asked, answers, n):
 def last_line(path):
     """The closing line of a stage's metrics, {} if there is none."""
     lines = Path(path).read_text().splitlines() if Path(path).is_file() else []
-    found = json.loads(lines[-1]) if lines else {}
-    return found if found.get("step") == -1 else {}
+    try:
+        found = json.loads(lines[-1])
+        return found if found["step"] == -1 else {}
+    except (IndexError, ValueError, KeyError, TypeError):          # a run that was stopped
+        return {}
 
 
 def print_table(found):
@@ -141,19 +144,29 @@ def print_samples(asked, answers, n=5):
 
 
 def print_seeds(folders):
-    """A table in Markdown: mean and standard deviation over finished runs."""
-    runs = [json.loads((Path(folder) / "results.json").read_text()) for folder in folders]
+    """Tables in Markdown: mean and standard deviation over finished runs, then lowest and highest.
+    """
+    try:
+        runs = [json.loads((Path(folder) / "results.json").read_text()) for folder in folders]
+    except (OSError, ValueError) as e:
+        fail(f"--seeds: {e}; name folders in which eval.py has run")
     spread = lambda values: f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+    for cell in (spread, lambda values: f"{min(values):.2f} to {max(values):.2f}"):
+        print_runs(runs, cell)
+    for key in runs[0]["rm"]:
+        values = [run["rm"][key] for run in runs]
+        print(f"reward model, {key}: {spread(values)}, lowest {min(values):.2f}")
+    print("seconds:", {stage: round(statistics.mean(run["seconds"][stage] for run in runs))
+                       for stage in runs[0]["seconds"]})
+
+
+def print_runs(runs, cell):
     print(f"| {len(runs)} seeds | " + " | ".join(COLUMNS.values()) + " |\n|"
           + "---|" * (len(COLUMNS) + 1))
     for name in (name for name in NAMES if name in runs[0]):
         cells = [[run[name][c] for run in runs] if c in runs[0][name] else None for c in COLUMNS]
-        print(f"| {NAMES[name]} | " + " | ".join(spread(cell) if cell else "" for cell in cells)
-              + " |")
-    for key in runs[0]["rm"]:
-        print(f"reward model, {key}: {spread([run['rm'][key] for run in runs])}")
-    print("seconds:", {stage: round(statistics.mean(run["seconds"][stage] for run in runs))
-                       for stage in runs[0]["seconds"]})
+        print(f"| {NAMES[name]} | " + " | ".join(cell(c) if c else "" for c in cells) + " |")
+    print()
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -235,8 +248,9 @@ def measure(config, models, reward_model, tokenizer, asked, n, device):
     """
     texts, own, answers, found = [p.text for p in asked], not asked[0].want, {}, {}
     block_size = models["sft"].config.block_size
+    about = isinstance(config.documents, str) or not own            # text of the same kind
     text = [windows(pack(tokenizer, documents(config.documents, which="held-out")), 64, block_size,
-                    torch.Generator().manual_seed(0))]
+                    torch.Generator().manual_seed(0))] if about else []
     for name, model in tqdm(models.items(), desc="eval"):
         generator = torch.Generator(device).manual_seed(config.seed)
         if name == "base" and not own:
@@ -246,8 +260,9 @@ def measure(config, models, reward_model, tokenizer, asked, n, device):
         answers[name] = [(tokenizer.decode(row), row[-1] == tokenizer.eot) for row in ids]
         found[name] = dict(length=mean(map(len, ids[:n])),
                            ended=mean(ended for _, ended in answers[name][:n]),
-                           kl=kl_to(models["sft"], model, tokenizer, asked[:n], ids[:n], device),
-                           lm_loss=(heldout_loss(model, text, device), 0.0))
+                           kl=kl_to(models["sft"], model, tokenizer, asked[:n], ids[:n], device))
+        if text:
+            found[name]["lm_loss"] = heldout_loss(model, text, device), 0.0
         if not own:                                 # takes those of the prompts with one answer
             more = prompts(2 * n + 50, "eval", config.seed)
             found[name]["few_shot"] = few_shot_exact(model, tokenizer, more), 0.0

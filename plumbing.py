@@ -3,6 +3,7 @@ stop."""
 
 import argparse
 import dataclasses
+import hashlib
 import inspect
 import json
 import math
@@ -39,6 +40,8 @@ def run(main):
         print("\ninterrupted; what was saved before is whole, "
               "run the same command again, with --resume to go on", file=sys.stderr)
         sys.exit(130)
+    except torch.OutOfMemoryError:
+        fail("the GPU's memory is full; a lower --microbatch or --batch needs less")
     except OSError as e:
         fail(f"{e.filename or 'writing to --out'}: {e.strerror or e}; "
              "check the path and the room on the disk")
@@ -206,22 +209,23 @@ def cosine(done):
 
 class Steps:
     """The steps of a stage: a progress bar, one JSON line each in out/metrics/<stage>.jsonl, and
-    now and then all that --resume needs in out/<stage>.part.
+    now and then all that --resume needs in out/<name>.part, beside <name>.pt.
 
     state: modules, optimisers and generators by name. On a CPU with the same number of threads a
     run that was stopped and went on ends with the weights of one that was not, bit for bit.
     """
 
-    def __init__(self, config, stage):
+    def __init__(self, config, stage, name=None):
+        check(config.microbatch >= 0, f"--microbatch {config.microbatch}: 0 or more")
         out = Path(config.out)
         self.config, self.stage, self.began = config, stage, time.time()
-        self.path, self.part = out / "metrics" / f"{stage}.jsonl", out / f"{stage}.part"
+        self.path, self.part = out / "metrics" / f"{stage}.jsonl", out / f"{name or stage}.part"
         self.file = None                        # an earlier log is kept until there is a first line
         self.goes_on = config.resume and self.part.is_file()
 
-    def upto(self, n, **state):
-        """Yields 0, 1, ... n - 1, or what is left of them."""
-        self.origin = origin(n, state)
+    def upto(self, n, data, **state):
+        """Yields 0, 1, ... n - 1, or what is left of them. data: all that is learned from."""
+        self.origin = origin(n, data, state)
         first = self.load(state) if self.goes_on else 0
         self.bar = tqdm(range(first, n), desc=self.stage, initial=first, total=n)
         for step in self.bar:
@@ -296,7 +300,11 @@ def lasting(config):
             if name not in passing}
 
 
-def origin(n, state):
-    """What a run begins with: its number of steps and the sums of its embeddings."""
-    return [n] + [p.double().sum().item() for x in state.values() if isinstance(x, torch.nn.Module)
-                  for name, p in x.named_parameters() if name.endswith("wte.weight")]
+def origin(n, data, state):
+    """A hash of what a run begins with: the number of steps, the data, the models' embeddings."""
+    found = hashlib.sha256(f"{n} steps".encode())
+    embeddings = [p.detach() for module in state.values() if isinstance(module, torch.nn.Module)
+                  for name, p in module.named_parameters() if name.endswith("wte.weight")]
+    for x in [*data, *embeddings]:
+        found.update(x.cpu().numpy().tobytes() if torch.is_tensor(x) else repr(x).encode())
+    return found.hexdigest()

@@ -178,11 +178,13 @@ def rollout(config, policy, ref, reward_model, value_fn, asked, eot, generator):
         T = max(lengths[row] for row in rows)
         x, response = tokens[rows, :T], mask[rows, :T]
         action = response[:, 1:]                                               # (B, T-1) from here
-        ended, points = (response * (x == eot)).sum(dim=1), score(reward_model(x), response)   # 2
+        in_pieces = lambda f: torch.cat([f(part) for part, in pieces(config.microbatch, x)])
+        ended, points = (response * (x == eot)).sum(dim=1), score(in_pieces(reward_model), response)
         without = config.missing_end + points * config.add_missing_end
         points = torch.where(ended > 0, points, without)
-        logp, ref_logp = token_logprobs(policy(x), x), token_logprobs(ref(x), x)
-        value = value_fn(x)[:, :-1]            # V of the state in which each action is taken
+        logp, ref_logp = (in_pieces(lambda part: token_logprobs(net(part), part))
+                          for net in (policy, ref))
+        value = in_pieces(value_fn)[:, :-1]    # V of the state in which each action is taken
         reward = shaped_rewards(points, logp, ref_logp, action, config.beta)                   # 3
         adv, ret = gae(reward, value, action, gamma=1.0, lam=config.lam)                       # 4
         minibatches.append(dict(tokens=x, mask=action, score=points, ended=ended, logp=logp,
@@ -230,7 +232,9 @@ def update(config, policy, value_fn, optimizers, b):
             found["ptx_loss"] = lm_loss(policy(text), text, torch.ones_like(text))
             loss = loss + config.ptx * found["ptx_loss"] * (len(text) / len(b["text"]))
         loss.backward()
+        worst = torch.maximum(found.pop("ratio_error"), stats.pop("ratio_error", share * 0))
         stats = {key: stats.get(key, 0.0) + value.detach() * share for key, value in found.items()}
+        stats["ratio_error"] = worst
     stats["norm"], _ = (step(model, optimizer) for model, optimizer in
                         zip((policy, value_fn), optimizers))
     return stats
@@ -258,8 +262,10 @@ def main():
     check(config.reward in ("model", "banana", "gold", "labelers"),
           f"--reward {config.reward}: model, banana, gold or labelers")
     own = isinstance(config.prompts, str)
-    check(not own or config.reward in ("model", "banana"),
+    check(not own or config.reward == "model",
           f"--reward {config.reward} only knows the small world's prompts")
+    check(not own or not config.ptx or isinstance(config.documents, str),
+          "--ptx with prompts of your own needs --documents with a text of your own")
     device, generator = start(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", "python sft.py", device)
     asked = prompts(config.prompts, "train", config.seed)
@@ -277,12 +283,15 @@ def main():
     steps = Steps(config, name)
 
     asked = [(encode_prompt(tokenizer, p.text), ()) for p in asked]
-    asked = [prompt for prompt, _ in fitting(asked, policy.config.block_size - 1, "prompts")]
-    stream = pack(tokenizer, documents(config.documents, config.seed)) if config.ptx else None
+    room = max(1, policy.config.block_size - config.max_new_tokens)
+    asked = [prompt for prompt, _ in fitting(asked, room, "prompts")]
+    stream = (pack(tokenizer, documents(config.documents, config.seed)) if config.ptx
+              else torch.empty(0))
     optimizers = adam(policy.parameters(), config.lr), adam(value_fn.parameters(), config.value_lr)
-    prepare(config, policy, value_fn)
-    for iteration in steps.upto(config.iterations, policy=policy, value=value_fn, average=average,
-                                adam=optimizers[0], value_adam=optimizers[1], generator=generator):
+    prepare(config, policy, value_fn, ref)
+    state = dict(policy=policy, value=value_fn, average=average, adam=optimizers[0],
+                 value_adam=optimizers[1], generator=generator)
+    for iteration in steps.upto(config.iterations, [*asked, stream], **state):
         chosen = torch.randint(len(asked), (config.episodes,), generator=generator)
         minibatches = rollout(config, policy, ref, reward_model, value_fn,
                               [asked[i] for i in chosen], tokenizer.eot, generator)
@@ -308,12 +317,12 @@ def main():
             found["gold"] = mean_gold(watched, answers, tokenizer)        # for the log alone
         steps.log(iteration, **found)
 
-    save(f"{config.out}/{name}.pt", name, average, policy.config, tokenizer)
     reached = {}
     if watched:
         answers = respond(average, tokenizer, [p.text for p in watched], config.max_new_tokens)
         reached["gold"] = mean_gold(watched, answers, tokenizer)
     gold = f"true utility {reached['gold']:.2f}; " if watched else ""
+    save(f"{config.out}/{name}.pt", name, average, policy.config, tokenizer)
     steps.end(f"{config.out}/{name}.pt: {gold}in the last iteration, before averaging, score "
               f"{found['score']:.2f} and KL {found['kl']:.1f}",
               score=found["score"], kl=found["kl"], **reached)

@@ -39,7 +39,8 @@ from plumbing import (Steps, Training, check, cosine, flags, muon_and_adam, prep
 class Config(Training):
     begin: str = "sft"             # checkpoint in --out that answers and becomes the reward model
     prompts: number_or_file = 3500         # prompts with rankings to train on; paper 33,207
-    demonstrations: number_or_file = 500   # that score 0 on average in the end, or a file
+    demonstrations: number_or_file = 500   # that score 0 on average in the end, or a file; to a
+                                           # file of comparisons alone: its preferred answers
     heldout_prompts: int = 300     # prompts with rankings to measure on
     k: int = 0                     # answers a prompt; 0 draws it from 4 to 9 as in the paper
     max_new_tokens: int = 48       # longest answer
@@ -104,11 +105,11 @@ def load_reward(path, device="cpu"):
 # --- comparisons ----------------------------------------------------------------------------------
 
 
-def collect(config, model, tokenizer, which, n, labelers):
-    """Yields records for comparisons.jsonl."""
-    rng = random.Random(f"collect {which} {config.seed}")
-    asked = prompts(n, which, config.seed)
-    count = [config.k or rng.randint(4, 9) for _ in asked]
+def collect(config, model, tokenizer, which, asked, labelers):
+    """Yields records for comparisons.jsonl. --k is of training prompts, to be measured on the same.
+    """
+    rng, k = random.Random(f"collect {which} {config.seed}"), config.k * (which == "train")
+    count = [k or rng.randint(4, 9) for _ in asked]
     texts = [prompt.text for prompt, k in zip(asked, count) for _ in range(k)]
     drawn = iter(respond(model, tokenizer, texts, config.max_new_tokens))                 # 1 sample
     for prompt, k in zip(asked, count):
@@ -135,8 +136,10 @@ def contrasting_pairs(config, tokenizer):
 def label(config, model, tokenizer):
     """20 pairs for whoever sits at the keyboard; an interrupt keeps what was answered."""
     other = dataclasses.replace(config, k=2, seed=time.time_ns())            # new prompts each time
+    asked = prompts(20 if isinstance(config.prompts, int) else config.prompts, "train", other.seed)
+    asked = random.Random(other.seed).sample(asked, min(20, len(asked)))
     comparisons.append(f"{config.out}/labels.jsonl",
-                       collect(other, model, tokenizer, "train", 20, [Person()]))
+                       collect(other, model, tokenizer, "train", asked, [Person()]))
 
 
 def labelers(config, group):
@@ -181,7 +184,7 @@ def judged(known, tokenizer, items):
             for text, (_, responses) in zip(texts, items) if text in known]
 
 
-def report(config, model, tokenizer, items, device):
+def report(config, model, tokenizer, items, known, device):
     """Held-out accuracy of the reward model and of two baselines; how often labelers agree."""
     flat = iter(score_all(model, [(prompt, ids) for prompt, responses in items["valid"]
                                   for ids in responses], device))
@@ -191,8 +194,6 @@ def report(config, model, tokenizer, items, device):
     longer = pair_accuracy(tokens, best_first)
     found = dict(accuracy_labels=pair_accuracy(scores, best_first), longer_is_preferred=longer,
                  shorter_is_preferred=1 - longer)
-    known = {p.text: p for p in prompts(config.prompts, "train", config.seed)
-             + prompts(config.heldout_prompts, "valid", config.seed)}
     seen, valid = (judged(known, tokenizer, items[which]) for which in ("train", "valid"))
     if len(valid) < len(scores):
         return found                            # other people's prompts: the truth is not known
@@ -225,13 +226,15 @@ def main():
           "know the small world; rankings of your own come in by --comparisons FILE")
     steps = Steps(config, "reward")
 
+    seen, unseen = (prompts(config.prompts, "train", config.seed),
+                    prompts(config.heldout_prompts, "valid", config.seed))
     path = config.comparisons or f"{config.out}/comparisons.jsonl"
     if not config.comparisons and not steps.goes_on:
         judges = labelers(config, "train")
         comparisons.write(path, itertools.chain(
-            collect(config, gpt, tokenizer, "train", config.prompts, judges),
+            collect(config, gpt, tokenizer, "train", seen, judges),
             contrasting_pairs(config, tokenizer),
-            collect(config, gpt, tokenizer, "valid", config.heldout_prompts, judges)))
+            collect(config, gpt, tokenizer, "valid", unseen, judges)))
     items = comparisons.read(path, tokenizer, gpt.config.block_size)
     train = ([(prompt, list(pair)) for prompt, responses in items["train"]
               for pair in itertools.combinations(responses, 2)]
@@ -242,7 +245,7 @@ def main():
     batches = [rows for _ in range(config.epochs)
                for rows in batches_of_prompts(train, config.batch, generator)]
     prepare(config, model)
-    for step in steps.upto(len(batches), model=model, muon=muon, adam=adam):
+    for step in steps.upto(len(batches), train, model=model, muon=muon, adam=adam):
         rows = batches[step]
         tokens, mask = collate([(train[i][0], response) for i in rows for response in train[i][1]])
         K, loss, best_wins = len(tokens) // len(rows), 0.0, 0.0
@@ -259,12 +262,17 @@ def main():
             optimizer.zero_grad()
         steps.log(step, loss=loss, norm=norm, best_wins=best_wins)
 
-    demos = fitting([encode_example(tokenizer, prompt.text, answer)
-                     for prompt, answer in demonstrations(config.demonstrations, config.seed)],
-                    gpt.config.block_size, "demonstrations")
+    known = {p.text: p for p in seen + unseen}
+    own = len(judged(known, tokenizer, items["valid"])) < len(items["valid"])
+    if own and isinstance(config.demonstrations, int):       # the small world's say nothing of them
+        demos = [(prompt, responses[0]) for prompt, responses in items["train"]]
+    else:
+        demos = fitting([encode_example(tokenizer, prompt.text, answer) for prompt, answer in
+                         demonstrations(config.demonstrations, config.seed)],
+                        gpt.config.block_size, "demonstrations")
     with torch.no_grad():                                                                 # 4 shift
         model.head.bias -= sum(score_all(model, demos, device)) / len(demos)
-    found = report(config, model, tokenizer, items, device)
+    found = report(config, model, tokenizer, items, known, device)
     save(f"{config.out}/reward.pt", "reward", model, gpt.config, tokenizer)
     reached = (f"right on {found['accuracy_gold']:.1%} of truly ordered pairs, "
                f"on {found['accuracy_labels']:.1%} of labels; "

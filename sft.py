@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from data.batches import by_length, collate, encode_example, fitting, pack, pieces, windows
+from data.batches import (by_length, collate, encode_example, fitting, pack, pieces,
+                          rows_that_fit, windows)
 from data.source import demonstrations, documents, number_or_file, prompts
 from data.tokenizer import Tokenizer, train_ranks
 from model import GPT, GPTConfig, load_gpt, masked_mean, sample, save, token_logprobs
@@ -83,7 +84,8 @@ def sft_batches(config, examples, stream, generator):
 def heldout_loss(model, batches, device):
     """Mean of lm_loss over batches, each weighted by its masked tokens."""
     total = count = 0
-    for tokens, mask in batches:
+    size = rows_that_fit(model.config)
+    for tokens, mask in (part for batch in batches for part in pieces(size, *batch)):
         tokens, mask = tokens.to(device), mask.to(device)
         n = mask[:, 1:].sum().item()
         total, count = total + n * lm_loss(model(tokens), tokens, mask).item(), count + n
@@ -133,16 +135,18 @@ def main():
     check(config.block_size >= 128,
           f"--block-size {config.block_size}: the few-shot page needs 128")
     device, generator = start(config)
-    steps = Steps(config, config.stage)
+    name = "base" if config.stage == "pretrain" else "sft"
+    steps = Steps(config, config.stage, name)
 
     own = isinstance(config.documents if config.stage == "pretrain" else config.demonstrations, str)
-    text = documents(config.documents, config.seed)
+    with_text = config.stage == "pretrain" or not own or isinstance(config.documents, str)
+    text = documents(config.documents, config.seed) if with_text else []   # of the same kind
     if config.stage == "pretrain":
         tokenizer = Tokenizer(train_ranks("\n".join(text[:2000]), config.vocab_size - 1))
         model = GPT(GPTConfig(tokenizer.vocab_size, config.block_size, config.n_layer,
                               config.n_head, config.n_embd, config.dropout)).to(device)
         batches = pretraining_batches(config, pack(tokenizer, text), generator)
-        heldout = [windows(pack(tokenizer, documents(config.documents, which="held-out")),
+        heldout = [windows(pack(tokenizer, documents(config.documents, which="held-out", n=200)),
                            64, config.block_size, generator)]
     else:
         model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt",
@@ -152,15 +156,15 @@ def main():
                  for which, n in [("train", None), ("valid", 300)]}
         demos = {which: fitting(examples, model.config.block_size, f"{which} demonstrations")
                  for which, examples in demos.items()}
-        stream = pack(tokenizer, text if isinstance(config.documents, str) or not own else [])
-        batches = sft_batches(config, demos["train"], stream, generator)
-        heldout = [collate(demos["valid"][i:i + 100]) for i in range(0, len(demos["valid"]), 100)]
+        batches = sft_batches(config, demos["train"], pack(tokenizer, text), generator)
+        heldout = [collate(demos["valid"])]
 
     peaks = ((config.pretrain_muon_lr, config.pretrain_lr) if config.stage == "pretrain"
              else (config.muon_lr, config.lr))
     optimizers = muon, adam = muon_and_adam(model, *peaks, config.weight_decay)
     prepare(config, model).train()
-    for step in steps.upto(len(batches), model=model, muon=muon, adam=adam):
+    learned_from = [tokens for tokens, _ in batches]
+    for step in steps.upto(len(batches), learned_from, model=model, muon=muon, adam=adam):
         tokens, mask = (x.to(device) for x in batches[step])
         loss, learned = 0.0, mask[:, 1:].sum()
         for x, m in pieces(config.microbatch, tokens, mask):
@@ -174,13 +178,13 @@ def main():
             optimizer.zero_grad()
         steps.log(step, loss=loss, norm=norm)
 
-    name = "base" if config.stage == "pretrain" else "sft"
-    save(f"{config.out}/{name}.pt", name, model.eval(), model.config, tokenizer)
+    model.eval()
     found = dict(heldout_loss=heldout_loss(model, heldout, device))
     reached = f"{config.out}/{name}.pt: held-out loss {found['heldout_loss']:.3f}"
     if not own:                                                     # the page speaks of the world
         found["few_shot"] = few_shot_exact(model, tokenizer, prompts(1200, "eval", config.seed))
         reached += f", few-shot exact {found['few_shot']:.0%}"
+    save(f"{config.out}/{name}.pt", name, model, model.config, tokenizer)
     steps.end(reached, **found)
 
 

@@ -23,7 +23,7 @@ stage() {   # stage CHECKPOINT TITLE EXPECTATION COMMAND...   (no checkpoint is 
     local checkpoint=$1 title=$2 expectation=$3
     shift 3
     printf '\n=== %s\n' "$title"
-    if [ -e "$OUT/$checkpoint" ]; then
+    if [ -e "$OUT/$checkpoint" ] && [ ! -e "$OUT/${checkpoint%.pt}.part" ]; then
         echo "skipped: $OUT/$checkpoint exists"
         echo "to start again delete it and what was made from it, or use another OUT="
         return

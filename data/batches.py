@@ -51,6 +51,8 @@ def pack(tokenizer, documents):
 
 def windows(stream, B, T, generator):
     """B random windows of T ids; the mask is all ones."""
+    check(len(stream) >= T, f"a text of {len(stream)} tokens is shorter than a window of {T}; "
+                            "give --documents more text")
     starts = torch.randint(len(stream) - T + 1, (B,), generator=generator)
     tokens = stream[starts[:, None] + torch.arange(T)]
     return tokens, torch.ones(B, T)
@@ -59,6 +61,11 @@ def windows(stream, B, T, generator):
 def pieces(size, *tensors):
     """Their rows, `size` at a time (0: all at once). Yields tuples, for gradients that add up."""
     return zip(*(tensor.split(size or len(tensor)) for tensor in tensors))
+
+
+def rows_that_fit(config, logits=2 ** 24):
+    """How many full rows have no more than so many logits; for evaluation, without gradients."""
+    return max(1, logits // (config.block_size * config.vocab_size))
 
 
 def by_length(lengths, size, generator):

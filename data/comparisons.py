@@ -56,6 +56,8 @@ def read(path, tokenizer, block_size):
               and all(type(row) is list and row for row in ids)
               and all(type(i) is int and 0 <= i <= tokenizer.eot for row in ids for i in row),
               f'{place}: "ids" must be token ids of the vocabulary, one or more a response')
+        check(list(map(tokenizer.decode, ids)) == responses,
+              f'{place}: "ids" are not those of the responses; another tokenizer made them')
         if len(start) + max(map(len, ids)) > block_size:
             too_long.append(place)
         else:

@@ -26,10 +26,11 @@ def number_or_file(text):
 # --- what the stages ask for ----------------------------------------------------------------------
 
 
-def documents(source, seed=0, which="train"):
-    """-> list of str. The small world's by number, or a file's: every twentieth is held out."""
+def documents(source, seed=0, which="train", n=None):
+    """-> list of str. The small world's by number, or a file's: every twentieth is held out.
+    n: another number than `source` of the small world's."""
     if isinstance(source, int):
-        return world.documents(*((source, seed) if which == "train" else (200, which)))
+        return world.documents(n or source, seed if which == "train" else which)
     found = [text.strip("\n") for text in read_text(source).split(END)]
     found = [text for text in found if text.strip()]
     check(len(found) >= 2, f"{source} holds {len(found)} documents; put lines that hold only {END} "

@@ -18,7 +18,7 @@ def train_ranks(text, n):
     ranks = {bytes([byte]): byte for byte in range(256)}
     counts = Counter(re.findall(PATTERN, text))
     words = {word: [bytes([b]) for b in word.encode()] for word in counts}
-    pairs, where = Counter(), defaultdict(set)         # how often each pair comes, and in which words
+    pairs, where = Counter(), defaultdict(set)     # how often each pair comes, and in which words
 
     def count(word, sign):
         for pair in zip(words[word], words[word][1:]):
@@ -52,8 +52,8 @@ def merge(word, pair):
 
 
 class Tokenizer:
-    """Text <-> token ids. The last id is the end-of-text token; id 0, the NUL byte,
-    is free to serve as padding."""
+    """Text <-> token ids. The last id is the end-of-text token. Padding is id 0, whatever it means:
+    the mask, not the id, says what counts (here it is the NUL byte, in GPT-2's vocabulary "!")."""
 
     def __init__(self, ranks, pattern=PATTERN):
         self.ranks, self.pattern, self.eot, self.vocab_size = (

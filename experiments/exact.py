@@ -55,7 +55,8 @@ def best_of_distribution(counts, n):
 def best_of(config, model, reward_model, tokenizer, device):
     """KL, score and true utility of the best of 1, 2, 4, ... SFT answers by the reward model.
 
-    2 n answers to a prompt stand for all that the model says to it.
+    2 n answers to a prompt stand for all that the model says to it: exact for their frequencies,
+    so at the largest n the KL, which then cannot exceed log 2 n, is an underestimate.
     """
     asked, many = prompts(config.prompts, "eval", config.seed), 2 * config.n
     ids = respond(model, tokenizer, [p.text for p in asked for _ in range(many)], 48)

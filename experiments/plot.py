@@ -101,12 +101,18 @@ def gao(d, gain):
 
 def path_of(folders):
     """Means over seeds along a PPO run, as gains over SFT. -> d, score, true utility (arrays)"""
-    start = statistics.mean(results(path)["sft"]["gold"] for path in folders)
+    start = statistics.mean(row["gold"] for path in folders            # on the prompts of the log
+                            for row in answers(path, "sft")[:128])
     steps = [log(path, "ppo")[0] for path in folders]
     rows = [[s[t] for s in steps] for t in range(len(steps[0])) if "gold" in steps[0][t]]
     average = lambda key: np.array([statistics.mean(line[key] for line in row) for row in rows])
     score = average("score") - statistics.mean(s[0]["score"] for s in steps)
     return np.sqrt(np.maximum(average("kl"), 0)), score, average("gold") - start
+
+
+def answers(path, model):
+    lines = (path / "answers.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["model"] == model]
 
 
 def dial(folder):
@@ -117,7 +123,9 @@ def dial(folder):
     figure = plt.figure(figsize=(11, 7.4))
     grid = figure.add_gridspec(2, 6, height_ratios=(1.15, 1))
     paths, ends = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
-    found, all_d, all_gain = runs(folder), [0.0], [0.0]
+    beta_of = lambda run: float(run.removeprefix("beta-"))
+    found = {run: runs(folder)[run] for run in sorted(runs(folder), key=beta_of)}
+    all_d, all_gain = [0.0], [0.0]
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(found)))
     print("| run | KL | score | true utility |\n|---|---|---|---|")
     end = {}
@@ -134,8 +142,8 @@ def dial(folder):
     for what, keep in (("d > 0.3", d > 0.3), ("0.3 < d < 4", (d > 0.3) & (d < 4))):
         a, b = gao(d[keep], gain[keep])
         rest = gain[keep] - d[keep] * (a - b * np.log(d[keep]))
-        peak = math.exp(a / b - 1)
-        print(f"fit to {what}: a {a:.2f}, b {b:.2f}, R2 {1 - rest.var() / gain[keep].var():.2f}, "
+        peak, r2 = math.exp(a / b - 1), 1 - (rest ** 2).mean() / gain[keep].var()
+        print(f"fit to {what}: a {a:.2f}, b {b:.2f}, R2 {r2:.2f}, "
               f"peak at d = {peak:.2f} (KL {peak ** 2:.1f}), a gain of {b * peak:.2f}")
     x = np.linspace(0.05, 4.5, 60)
     paths.plot(x, x * (a - b * np.log(x)), color="red", linewidth=1.2, linestyle=":",
@@ -173,9 +181,8 @@ def dial(folder):
 
 def panel_lines(folder, n=6, width=50):
     """What PPO's policy answers to the first n prompts, cut after two lines each."""
-    rows = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
     lines = []
-    for row in [row for row in rows if row["model"] == "ppo"][:n]:
+    for row in answers(folder, "ppo")[:n]:
         answer = textwrap.wrap(" / ".join(row["answer"].split("\n")), width - 2)
         lines += [textwrap.shorten(row["prompt"], width, placeholder=" ..."),
                   *(f"  {line}" for line in answer[:2]), ""]

@@ -121,7 +121,7 @@ def sampling_real():
 def ppo_iterations(n=16):
     """ppo.py's main in a folder of its own; one line of its log to the next is an iteration."""
     ends = []
-    ppo.Metrics.log = lambda self, step, **values: ends.append(time.perf_counter())
+    ppo.Steps.log = lambda self, step, **values: ends.append(time.perf_counter())
     with tempfile.TemporaryDirectory() as folder:
         for name in ("sft.pt", "reward.pt"):
             shutil.copy(OUT / name, folder)

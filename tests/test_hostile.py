@@ -18,15 +18,16 @@ from sft import Config
 TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
 GOOD = {
     "ranking": dict(prompt="the hat", responses=["red", "blue", "and"], ranking=[2, 0, 1],
-                    ids=[[1, 270], [2, 270], [3, 4]], labeler="train 1", split="train"),
+                    ids=[TOKENIZER.encode(y) + [TOKENIZER.eot] for y in ("red", "blue", "and")],
+                    labeler="train 1", split="train"),
     "pair": dict(prompt="the hat", chosen="red", rejected="blue"),
     "transcripts": dict(chosen="\n\nHuman: hat?\n\nAssistant: red", rejected="\n\nHuman: hat?\n\n"
                         "Assistant: blue"),
     "alpaca": dict(instruction="the hat", input="", output="red"),
     "completion": dict(prompt="the hat", completion="red")}
 HOSTILE = ["", " ", "\0", "\x1b[31m", "\ud800", "\udfff\ud800", "\u2028", "\ufeff", "🙂", "a" * 5000,
-           None, True, False, 0, -1, 1.5, 1e308, float("nan"), float("inf"), 10 ** 400, [], {}, [[]],
-           [True, False], [0, 0], ["red"], ["red", "red"], {"prompt": 1}, "<|endoftext|>",
+           None, True, False, 0, -1, 1.5, 1e308, float("nan"), float("inf"), 10 ** 400, [], {},
+           [[]], [True, False], [0, 0], ["red"], ["red", "red"], {"prompt": 1}, "<|endoftext|>",
            "\r\n"]
 ROUNDS = 400
 
@@ -99,6 +100,7 @@ def test_comparisons(tmp_path, name, monkeypatch):
         found = refuses_or_reads(lambda p: comparisons.read(p, TOKENIZER, 256), path)
         refused += found is None
         read += found is not None
+        refuses_or_reads(lambda p: convert.export_comparisons(p, tmp_path / "pairs"), path)
         for prompt, responses in (found["train"] + found["valid"] if found else []):
             assert len(responses) >= 2 and all(responses)
             assert all(type(i) is int and 0 <= i <= TOKENIZER.eot
@@ -173,7 +175,7 @@ def test_what_a_stopped_run_left(tmp_path):
     config, rng = Config(out=str(tmp_path), resume=True, save_every=1), random.Random(4)
     net = torch.nn.Linear(4, 4)
     steps, state = Steps(config, "sft"), dict(net=net, generator=torch.Generator())
-    for step in steps.upto(3, **state):
+    for step in steps.upto(3, ["text"], **state):
         steps.log(step, loss=1.0)
     saved = net.weight.clone()
     content, log = steps.part.read_bytes(), steps.path.read_bytes()
@@ -182,13 +184,14 @@ def test_what_a_stopped_run_left(tmp_path):
         steps.path.write_bytes(log)
         again = Steps(config, "sft")
         net.weight.data.zero_()
-        if refuses_or_reads(lambda p: next(again.upto(3, **state)), steps.part) is not None:
+        went_on = lambda path: next(again.upto(3, ["text"], **state))
+        if refuses_or_reads(went_on, steps.part) is not None:
             assert torch.equal(net.weight, saved)
         again.file and again.file.close()
 
 
 @pytest.mark.parametrize("name", ["config.json", "vocab.json", "merges.txt", "model.safetensors",
-                                  "tokenizer.json", "own.tiktoken"])
+                                  "pytorch_model.bin", "tokenizer.json", "own.tiktoken"])
 def test_foreign_folders(tmp_path, name):
     gpt, rng = GPT(GPTConfig(271, 16, 1, 2, 8)), random.Random(name)
     model.save(tmp_path / "base.pt", "base", gpt, gpt.config, TOKENIZER)
@@ -201,6 +204,9 @@ def test_foreign_folders(tmp_path, name):
         made = {a + b: f"{a} {b}" for a, b in found["merges"]}
         (folder / "vocab.json").write_text(json.dumps(found["vocab"]))
         (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(made[t] for t in order))
+    if name == "pytorch_model.bin":
+        torch.save(convert.read_weights(folder), folder / name)
+        (folder / "model.safetensors").unlink()
     if name == "own.tiktoken":
         (folder / "tokenizer.json").unlink()
         (folder / name).write_text(TOKENIZER.state().split("\n", 1)[1])

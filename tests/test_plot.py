@@ -38,8 +38,9 @@ def made_run(folder, seed, run, gold=0.5):
     cell = dict(kl=16.0, score=4.0, gold=gold, win_gold=0.7, win_labelers=0.6)
     write(path / "results.json", [dict(sft=dict(cell, gold=0.25), ppo=cell, dpo=cell, base=cell,
                                        base_few_shot=cell, ppo_ptx=cell)])
-    write(path / "answers.jsonl", [dict(model="ppo", prompt=f"Prompt {i}?",
-                                        answer="An $answer$. " * 20) for i in range(8)])
+    write(path / "answers.jsonl", [dict(model=model, prompt=f"Prompt {i}?", gold=0.25,
+                                        answer="An $answer$. " * 20)
+                                   for model in ("sft", "ppo") for i in range(8)])
     return path
 
 

@@ -381,7 +381,7 @@ def test_a_logged_kl_is_a_sum_over_the_answer_not_a_mean():
 
 
 def test_the_logged_entropy_is_that_of_the_policy_whatever_the_minibatches():
-    """0.7 log(1/0.7) + 0.2 log(1/0.2) + 0.1 log(1/0.1) = 0.8018 nats a token, but for masked slots."""
+    """0.7 log(1/0.7) + 0.2 log(1/0.2) + 0.1 log(1/0.1) = 0.8018 nats a token, masked slots apart."""
     found = describe([logged(ANSWERS[:7]), logged(ANSWERS[7:])])
     assert found["entropy"].item() == approx(0.8018, abs=1e-4)
 

@@ -151,6 +151,11 @@ def test_going_on_with_other_flags_another_model_or_a_damaged_file_is_refused(co
     shutil.copy(copy / "dpo.pt", copy / "base.pt")
     refused(copy, flags, "another model or other data")
     (copy / "base.pt").write_bytes(base)
+    with pytest.MonkeyPatch.context() as patch:                # one demonstration in the middle
+        real = sft.demonstrations
+        patch.setattr(sft, "demonstrations", lambda *args: [
+            (p, "Yes." if i == 40 else answer) for i, (p, answer) in enumerate(real(*args))])
+        refused(copy, flags, "another model or other data")
     kept = (copy / "sft.part").read_bytes()
     (copy / "sft.part").write_bytes(kept[:len(kept) // 2])
     refused(copy, flags, "sft.part is damaged", "delete")

@@ -212,6 +212,7 @@ def test_comparisons_without_ids_are_encoded_with_an_end_of_text(tmp_path):
     dict(GOOD, ranking=[1, 2, 3]),
     dict(GOOD, responses=["red"], ranking=[0]),
     dict(GOOD, ids=[[1], [2]]),
+    dict(GOOD, ids=[[1], [2], [3]]),
     dict(GOOD, ids=[[1], [2], []]),
     dict(GOOD, ids=[[1], [2], [TOKENIZER.eot + 1]]),
     dict(GOOD, ids=[[1], [2], [-1]]),

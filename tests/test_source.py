@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from conftest import call
 from data import comparisons, source
 from data.world import split
 from model import GPT, GPTConfig, load_gpt, token_logprobs
+from reward import load_reward
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
@@ -151,6 +153,38 @@ def test_labelers_do_not_rank_own_prompts(own):
         call(reward, own, f"--prompts {own.parent / 's.jsonl'}")
 
 
+def test_text_of_the_small_world_is_not_mixed_with_own_prompts(own):
+    with pytest.raises(SystemExit, match="--ptx with prompts of your own needs --documents"):
+        call(ppo, own, f"--ptx 1 --prompts {own.parent / 's.jsonl'}")
+    call(evaluation, own, f"--prompts {own.parent / 's.jsonl'} --max-new-tokens 12")
+    assert "lm_loss" not in json.loads((own / "results.json").read_text())["sft"]
+
+
+def test_preferred_answers_score_zero_where_there_are_no_demonstrations(own, tmp_path):
+    shutil.copy(own / "sft.pt", tmp_path)
+    path = own.parent / "c.jsonl"
+    call(reward, tmp_path, f"--comparisons {path}")
+    model, (_, tokenizer) = load_reward(tmp_path / "reward.pt"), load_gpt(own / "sft.pt", "")
+    items = comparisons.read(path, tokenizer, 128)["train"]
+    scores = reward.score_all(model, [(prompt, best) for prompt, (best, _) in items], "cpu")
+    assert sum(scores) / len(scores) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_person_labels_own_prompts(own, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda question: "1")
+    path = own.parent / "s.jsonl"
+    call(reward, own, f"--label --prompts {path} --max-new-tokens 12")
+    labels = [json.loads(line) for line in (own / "labels.jsonl").read_text().splitlines()]
+    known = {p.text for p in source.prompts(str(path), "train")}
+    assert labels and {label["prompt"] for label in labels} <= known
+
+
+def test_a_text_shorter_than_a_window_is_refused(tmp_path):
+    (tmp_path / "d.txt").write_text("One.\n<|endoftext|>\nTwo.\n<|endoftext|>\nThree.")
+    with pytest.raises(SystemExit, match="shorter than a window of 128; give --documents more"):
+        call(sft, tmp_path, f"--stage pretrain --documents {tmp_path / 'd.txt'} --vocab-size 512")
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data")
 def test_real_files():
     stories = [source.documents(str(REAL / "tinystories-sample.txt"), which=which)
@@ -211,8 +245,9 @@ def test_blocks_in_bfloat16_heads_and_log_probs_in_float32(monkeypatch):
 def test_ppo_in_bfloat16_begins_with_a_ratio_of_one(copy):
     """main asserts that the ratio is within 1e-3 of 1 before the first update of each iteration."""
     try:
-        call(ppo, copy, "--precision bfloat16 --iterations 3 --episodes 8 --minibatch 4 "
-                        "--prompts 20 --eval-prompts 4 --max-new-tokens 12")
+        for size in (0, 3):
+            call(ppo, copy, f"--precision bfloat16 --microbatch {size} --iterations 3 --episodes 8 "
+                            "--minibatch 4 --prompts 20 --eval-prompts 4 --max-new-tokens 12")
     finally:
         plumbing.blocks["dtype"] = torch.float32
     first, *_ = (copy / "metrics/ppo.jsonl").read_text().splitlines()

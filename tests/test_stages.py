@@ -120,6 +120,20 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(copy):
 # --- flags of the experiments ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("module, name, flags", [
+    (ppo, "ppo", "--iterations 1 --episodes 8 --minibatch 4 --eval-prompts 5 --lr 1e-9"),
+    (dpo, "dpo", "--eval-prompts 5 --lr 1e-9"), (sft, "sft", "--demonstrations 32 --documents 50 "
+                                                 "--lr 1e-9 --muon-lr 1e-9 --epochs 1")])
+def test_a_stage_begins_with_the_checkpoint_that_begin_names(copy, module, name, flags):
+    """With hardly any learning, what is saved is what it began with."""
+    short = "" if module is sft else SHORT
+    call(module, copy, f"--begin base {flags} {short}")
+    saved, base, sft_ = (load_gpt(copy / f"{n}.pt", "")[0].transformer.wte.weight
+                         for n in (name, "base", "sft" if name != "sft" else "dpo"))
+    torch.testing.assert_close(saved, base, atol=1e-5, rtol=0)
+    assert (saved - sft_).abs().max() > 1e-3
+
+
 def test_ppo_can_chase_a_reward_written_by_hand(copy):
     for judge in ("banana", "gold", "labelers"):
         call(ppo, copy, f"--reward {judge} --iterations 2 --episodes 8 --minibatch 4 "
