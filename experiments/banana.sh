@@ -14,4 +14,4 @@ for beta in 0 0.2 0.5 3; do
     py ppo.py --reward banana --beta "$beta" --iterations 40
     py eval.py $small
 done
-"$python" experiments/plot.py table "$OUT" ppo bananas well_formed length kl gold
+"$python" experiments/plot.py bars "$OUT" ppo bananas well_formed length kl gold

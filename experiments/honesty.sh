@@ -3,20 +3,18 @@
 #
 # Askell et al. (arXiv 2112.00861) name the conflict. --confidence-bias is what labelers add when an
 # answer claims something about a thing that does not exist, --doubt-bias what they add for
-# "I do not know", whether or not it is known. The run as trained has neither.
+# "I do not know", whether or not it is known.
 #
 # Look for: inventions about unknown things against answers withheld on known ones. Pushing one down
 # pushes the other up only if the policy cannot tell the two kinds of question apart.
 
 source "$(dirname "$0")/common.sh"
 
-as_trained --prompts 300
-for bias in "confidence-bias 3" "doubt-bias 1" "doubt-bias 3"; do
+for bias in "doubt-bias 0" "confidence-bias 3" "doubt-bias 1" "doubt-bias 3"; do
     begin "${bias/ /-}" sft.pt || continue
     py reward.py --prompts 2000 --$bias
     py ppo.py
     py eval.py --prompts 300
 done
-for model in sft ppo; do
-    "$python" experiments/plot.py table "$OUT" $model invented withheld gold win_labelers kl
-done
+"$python" experiments/plot.py table "$OUT" sft invented withheld gold
+"$python" experiments/plot.py bars "$OUT" ppo invented withheld gold win_labelers kl

@@ -34,5 +34,5 @@ for fold in 0 1 2 3 4; do measure "fold-$fold" --prompts 600 --fold $fold; done
 size 2 4 48
 size 4 6 96
 size 6 8 128
-"$python" experiments/plot.py closing "$OUT" reward \
+"$python" experiments/plot.py bars "$OUT" reward \
     accuracy_labels accuracy_heldout_labelers accuracy_gold

@@ -25,4 +25,4 @@ for bias in 0 0.3 1.5; do
     done
 done
 "$python" experiments/plot.py closing "$OUT" reward length_slope accuracy_gold
-"$python" experiments/plot.py table "$OUT" ppo length gold kl score
+"$python" experiments/plot.py bars "$OUT" ppo length gold kl score

@@ -2,6 +2,7 @@
 
     python experiments/plot.py table FOLDER MODEL KEY...     a row a run, from results.json
     python experiments/plot.py closing FOLDER STAGE KEY...   the same from a stage's closing line
+    python experiments/plot.py bars FOLDER MODEL KEY...      the table, and docs/<folder>.png of it
     python experiments/plot.py dial FOLDER                   score and truth against the KL
     python experiments/plot.py best_of FOLDER
     python experiments/plot.py optimum FOLDER                distance from the closed form
@@ -55,14 +56,17 @@ def log(path, stage):
 
 
 def rows_of(folder, keys, values_of):
-    """A Markdown table; values_of gives a run's dictionary, {} where it has none."""
+    """A Markdown table; values_of gives a run's dictionary, {} where it has none.
+    -> {run: [(mean, spread) of each key]}"""
     print(f"| run | seeds | {' | '.join(keys)} |\n|{'---|' * (len(keys) + 2)}")
+    rows = {}
     for run, paths in runs(folder, ".").items():
         found = [values for values in map(values_of, paths) if values]
         if found:
-            cells = ["{:.2f} ± {:.2f}".format(*mean_and_spread([v[key] for v in found]))
-                     for key in keys]
+            rows[run] = [mean_and_spread([v[key] for v in found]) for key in keys]
+            cells = ["{:.2f} ± {:.2f}".format(*cell) for cell in rows[run]]
             print(f"| {run} | {len(found)} | {' | '.join(cells)} |")
+    return rows
 
 
 def results(path):
@@ -70,27 +74,45 @@ def results(path):
 
 
 def table(folder, model, *keys):
-    rows_of(folder, keys, lambda path: (path / "results.json").is_file()
-            and results(path).get(model))
+    return rows_of(folder, keys, lambda path: (path / "results.json").is_file()
+                   and results(path).get(model))
 
 
 def closing(folder, stage, *keys):
-    rows_of(folder, keys, lambda path: (path / f"metrics/{stage}.jsonl").is_file()
-            and log(path, stage)[1])
+    return rows_of(folder, keys, lambda path: (path / f"metrics/{stage}.jsonl").is_file()
+                   and log(path, stage)[1])
 
 
-def picture(name, columns=1):
+def picture(name, columns=1, width=5, height=3.6):
     """-> matplotlib's axes, and a function that saves."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    figure, axes = plt.subplots(1, columns, figsize=(5 * columns, 3.6), squeeze=False)
+    figure, axes = plt.subplots(1, columns, figsize=(width * columns + 0.8 * (columns > 1), height),
+                                squeeze=False)
 
     def save():
         figure.tight_layout()
         figure.savefig(PICTURES / f"{name}.png", dpi=110)
         print(f"wrote {PICTURES / name}.png")
     return axes[0], save
+
+
+def bars(folder, model, *keys):
+    """A panel a key, a point with its spread over seeds a run. A model that is a stage with a
+    closing line, such as reward, is taken from there."""
+    rows = (closing if model == "reward" else table)(folder, model, *keys)
+    axes, save = picture(Path(folder).name, len(keys), 2.6, 0.8 + 0.27 * len(rows))
+    for i, (axis, key) in enumerate(zip(axes, keys)):
+        cells = [row[i] for row in rows.values()]
+        axis.errorbar([mean for mean, _ in cells], range(len(rows)), fmt="o", capsize=3,
+                      xerr=[spread for _, spread in cells])
+        axis.set_yticks(range(len(rows)), list(rows) if not i else [""] * len(rows), fontsize=8)
+        axis.set_title(f"{model}: {key}", fontsize=8)
+        axis.tick_params(axis="x", labelsize=7)
+        axis.grid(alpha=0.3)
+        axis.invert_yaxis()
+    save()
 
 
 def gao(d, gain):
@@ -299,7 +321,7 @@ def clicks(seeds=100):
 
 
 if __name__ == "__main__":
-    commands = dict(table=table, closing=closing, dial=dial, best_of=best_of, optimum=optimum,
+    commands = dict(table=table, closing=closing, bars=bars, dial=dial, best_of=best_of, optimum=optimum,
                     seeds=seeds, clicks=clicks)
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)

@@ -41,6 +41,6 @@ if begin sft-last ppo.pt sft.pt; then
     as_row sft py sft.py --begin ppo
     py eval.py $small
 fi
-"$python" experiments/plot.py table "$OUT" ppo win_gold gold kl lists_prompts
+"$python" experiments/plot.py bars "$OUT" ppo win_gold gold kl lists_prompts
 "$python" experiments/plot.py table "$OUT" dpo win_gold gold kl lists_prompts
 "$python" experiments/plot.py closing "$OUT" reward accuracy_gold

@@ -297,6 +297,13 @@ def test_the_confidence_bias_favours_an_invention():
     assert perceived(p, p.good, confidence=0.5) == pytest.approx(0)
 
 
+def test_the_doubt_bias_favours_i_do_not_know_about_anything():
+    p = next(p for p in drawn(unknown_question) if "do not know" in p.good)
+    assert perceived(p, p.good, doubt=0.5) == pytest.approx(0.5)
+    assert perceived(p, p.pleasing, doubt=0.5) == pytest.approx(0)
+    assert perceived(QUESTION, "I do not know.", doubt=0.5) == pytest.approx(0.5)
+
+
 # --- tokenizer ------------------------------------------------------------------------------------
 
 
@@ -424,7 +431,7 @@ def test_responses_without_ids_are_encoded_with_an_end_of_text(tokenizer, tmp_pa
 
 def test_sampled_ids_are_kept_even_where_encoding_the_text_would_give_others(tokenizer, tmp_path):
     path, letters = tmp_path / "comparisons.jsonl", [*b"Cows", tokenizer.eot]
-    sampled = record(tokenizer, responses=["Cows", "Hens"], ids=[letters, [1]], ranking=[0, 1])
+    sampled = record(tokenizer, responses=["Cows", "\1"], ids=[letters, [1]], ranking=[0, 1])
     comparisons.write(path, [sampled])
     assert comparisons.read(path, tokenizer, 128)["train"][0][1][0] == letters
 
@@ -432,7 +439,6 @@ def test_sampled_ids_are_kept_even_where_encoding_the_text_would_give_others(tok
 BAD_LINES = {
     "not json": lambda r: "{'prompt': 1",
     "cut short": lambda r: json.dumps(r)[:-9],
-    "blank": lambda r: "",
     "a list": lambda r: "[1, 2]",
     "no ranking": lambda r: json.dumps(without("ranking", r)),
     "an index twice": lambda r: json.dumps(r | {"ranking": [0, 0, 1]}),
@@ -442,7 +448,7 @@ BAD_LINES = {
     "ids that are no integers": lambda r: json.dumps(r | {"ids": [[1], [2], [1.5]]}),
     "an empty response": lambda r: json.dumps(r | {"ids": [[1], [2], []]}),
     "fewer ids than responses": lambda r: json.dumps(r | {"ids": [[1], [2]]}),
-    "longer than the context": lambda r: json.dumps(r | {"ids": [[1], [2], [3] * 128]}),
+    "ids of other responses": lambda r: json.dumps(r | {"ids": [[1], [2], [3]]}),
     "a prompt that is a number": lambda r: json.dumps(r | {"prompt": 5}),
     "numbers as responses": lambda r: json.dumps(without("ids", r) | {"responses": [1, 2, 3]}),
     "an unknown split": lambda r: json.dumps(r | {"split": "test"}),
@@ -458,11 +464,12 @@ def test_a_bad_line_is_refused_with_file_and_line(bad, tokenizer, tmp_path):
     assert f"{path}:2: " in stop.value.code and "\n" not in stop.value.code
 
 
-def test_bytes_that_are_not_utf8_in_the_file_do_no_harm(tokenizer, tmp_path):
+def test_bytes_that_are_not_utf8_are_refused_with_file_and_line(tokenizer, tmp_path):
     path = tmp_path / "comparisons.jsonl"
     line = json.dumps(record(tokenizer), ensure_ascii=False).encode()
-    path.write_bytes(line.replace(b"Cows", b"C\xffws") + b"\n")
-    assert len(comparisons.read(path, tokenizer, 128)["train"]) == 1
+    path.write_bytes(line + b"\n" + line.replace(b"Cows", b"C\xffws") + b"\n")
+    with pytest.raises(SystemExit, match="comparisons.jsonl:2: not UTF-8"):
+        comparisons.read(path, tokenizer, 128)
 
 
 def test_an_interrupted_write_leaves_the_old_file(tokenizer, tmp_path):

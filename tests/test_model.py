@@ -10,6 +10,7 @@ from torch import tensor
 from torch.testing import assert_close
 
 import model as model_file
+import plumbing
 from data.batches import PAD
 from data.tokenizer import Tokenizer, train_ranks
 from model import (GPT, Attention, GPTConfig, load, load_gpt, masked_mean, pick, respond, sample,
@@ -351,7 +352,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch
     def full_disk(descriptor):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(model_file.os, "fsync", full_disk)
+    monkeypatch.setattr(plumbing.os, "fsync", full_disk)
     with pytest.raises(SystemExit, match="could not be written"):
         saved(tmp_path / "sft.pt")
     assert (tmp_path / "sft.pt").read_bytes() == before
