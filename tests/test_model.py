@@ -9,7 +9,6 @@ from pytest import approx
 from torch import tensor
 from torch.testing import assert_close
 
-import model as model_file
 import plumbing
 from data.batches import PAD
 from data.tokenizer import Tokenizer, train_ranks
