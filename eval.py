@@ -155,7 +155,8 @@ def print_seeds(folders):
         print_runs(runs, cell)
     for key in runs[0]["rm"]:
         values = [run["rm"][key] for run in runs]
-        print(f"reward model, {key}: {spread(values)}, lowest {min(values):.2f}")
+        print(f"reward model, {key}: {statistics.mean(values):.1%} ± "
+              f"{statistics.stdev(values):.1%}, lowest {min(values):.1%}")
     print("seconds:", {stage: round(statistics.mean(run["seconds"][stage] for run in runs))
                        for stage in runs[0]["seconds"]})
 
