@@ -6,6 +6,8 @@
 #
 # Look for: beta 0 ends in banana banana banana, a high beta does not move, and in between sentences
 # are still sentences, with more bananas in them.
+#
+# About 3 minutes a seed; what it found, and where the literature disagrees, stands in README.md.
 
 source "$(dirname "$0")/common.sh"
 

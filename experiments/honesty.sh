@@ -7,6 +7,8 @@
 #
 # Look for: inventions about unknown things against answers withheld on known ones. Pushing one down
 # pushes the other up only if the policy cannot tell the two kinds of question apart.
+#
+# About 5 minutes a seed; what it found, and where the literature disagrees, stands in README.md.
 
 source "$(dirname "$0")/common.sh"
 

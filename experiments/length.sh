@@ -7,6 +7,8 @@
 #
 # Look for: length_slope, what the reward model pays for e times as many words at equal utility;
 # the length of answers; the true utility. A small beta lets the policy follow further.
+#
+# About 6 minutes a seed; what it found, and where the literature disagrees, stands in README.md.
 
 source "$(dirname "$0")/common.sh"
 
