@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source ./setup.sh
 setup requirements.txt requirements-extra.txt
-"$python" -m pytest -q tests "$@"
+"$python" -m pytest -q -n 2 --dist loadfile tests "$@"
