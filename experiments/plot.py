@@ -321,8 +321,8 @@ def clicks(seeds=100):
 
 
 if __name__ == "__main__":
-    commands = dict(table=table, closing=closing, bars=bars, dial=dial, best_of=best_of, optimum=optimum,
-                    seeds=seeds, clicks=clicks)
+    commands = dict(table=table, closing=closing, bars=bars, dial=dial, best_of=best_of,
+                    optimum=optimum, seeds=seeds, clicks=clicks)
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])
