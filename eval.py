@@ -189,15 +189,15 @@ def figures(out, found):
     logs = {stage: [line for line in lines if line["step"] >= 0] for stage, lines in logs.items()}
 
     stages = [s for s in ("pretrain", "sft", "reward", "ppo", "ppo_ptx", "dpo") if s in logs]
-    figure, axes = plt.subplots(1, max(1, len(stages)), figsize=(3 * max(1, len(stages)), 2.6),
-                                squeeze=False)
-    for axis, stage in zip(axes[0], stages):
-        key = "score" if stage.startswith("ppo") else "loss"
-        axis.plot([line["step"] for line in logs[stage]], [line[key] for line in logs[stage]],
-                  linewidth=1)
-        axis.set(title=stage, xlabel="step", ylabel=key)
-    figure.tight_layout()
-    figure.savefig(folder / "learning_curves.png", dpi=120)
+    if stages:
+        figure, axes = plt.subplots(1, len(stages), figsize=(3 * len(stages), 2.6), squeeze=False)
+        for axis, stage in zip(axes[0], stages):
+            key = "score" if stage.startswith("ppo") else "loss"
+            axis.plot([line["step"] for line in logs[stage]], [line[key] for line in logs[stage]],
+                      linewidth=1)
+            axis.set(title=stage, xlabel="step", ylabel=key)
+        figure.tight_layout()
+        figure.savefig(folder / "learning_curves.png", dpi=120)
 
     if "ppo" in logs:
         figure, axis = plt.subplots(figsize=(5, 3.4))

@@ -153,6 +153,11 @@ def masked_mean(x, mask):
     return (x * mask).sum() / mask.sum()
 
 
+def last_index(mask):
+    """Where each row has its last 1. (B, T) -> (B,)"""
+    return (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
+
+
 # --- sampling -------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from data.batches import by_length, encode_prompt, fitting, pack, pieces, window
 from data.labelers import pool
 from data.source import documents, number_or_file, prompts
 from data.utility import gold, mean_gold
-from model import load_gpt, masked_mean, respond, sample, save, token_logprobs
+from model import last_index, load_gpt, masked_mean, respond, sample, save, token_logprobs
 from plumbing import Steps, Training, adam, blocks, check, flags, prepare, run, set_lr, start
 from reward import RewardModel, load_reward, score
 from sft import lm_loss
@@ -69,8 +69,7 @@ def shaped_rewards(score, logp, ref_logp, mask, beta):
     """
     assert logp.shape == ref_logp.shape == mask.shape and score.shape == mask.shape[:1]
     reward = -beta * (logp - ref_logp) * mask
-    last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
-    reward[torch.arange(len(last), device=mask.device), last] += score
+    reward[torch.arange(len(mask), device=mask.device), last_index(mask)] += score
     return reward
 
 
@@ -170,8 +169,7 @@ def written_reward(name):
 def rollout(config, policy, ref, reward_model, value_fn, asked, eot, generator):
     """Steps 1 to 4 for prompts (lists of ids). -> minibatches (dicts of (B, T) and (B, T-1))"""
     tokens, mask = sample(policy, asked, config.max_new_tokens, eos=eot)                       # 1
-    lengths = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).argmax(dim=1) + 1
-    lengths = lengths.tolist()
+    lengths = (last_index(mask) + 1).tolist()
     minibatches = []
     # differs from the paper: answers of like length share a minibatch, so that little is padding
     for rows in by_length(lengths, config.minibatch, generator):
@@ -179,7 +177,8 @@ def rollout(config, policy, ref, reward_model, value_fn, asked, eot, generator):
         x, response = tokens[rows, :T], mask[rows, :T]
         action = response[:, 1:]                                               # (B, T-1) from here
         in_pieces = lambda f: torch.cat([f(part) for part, in pieces(config.microbatch, x)])
-        ended, points = (response * (x == eot)).sum(dim=1), score(in_pieces(reward_model), response)
+        ended = (response * (x == eot)).sum(dim=1)
+        points = score(in_pieces(reward_model), response)                                      # 2
         without = config.missing_end + points * config.add_missing_end
         points = torch.where(ended > 0, points, without)
         logp, ref_logp = (in_pieces(lambda part: token_logprobs(net(part), part))

@@ -30,7 +30,7 @@ from data.comparisons import length_slope, pair_accuracy, places
 from data.labelers import Biases, Person, agreement, pool
 from data.source import demonstrations, number_or_file, prompts
 from data.utility import gold
-from model import GPT, load, load_gpt, load_weights, respond, save
+from model import GPT, last_index, load, load_gpt, load_weights, respond, save
 from plumbing import (Steps, Training, check, cosine, flags, muon_and_adam, prepare, run, set_lr,
                       start)
 
@@ -79,9 +79,7 @@ class RewardModel(nn.Module):
 
 def score(per_token, mask):
     """The scalar at the last response token. (B, T), (B, T) -> (B,)"""
-    position = torch.arange(mask.shape[1], device=mask.device)
-    last = (mask * position).argmax(dim=1)
-    return per_token.gather(1, last[:, None]).squeeze(1)
+    return per_token.gather(1, last_index(mask)[:, None]).squeeze(1)
 
 
 def preference_loss(score_w, score_l):
@@ -106,8 +104,7 @@ def load_reward(path, device="cpu"):
 
 
 def collect(config, model, tokenizer, which, asked, labelers):
-    """Yields records for comparisons.jsonl. --k is of training prompts, to be measured on the same.
-    """
+    """Yields records for comparisons.jsonl. --k is for training, not for what is held out."""
     rng, k = random.Random(f"collect {which} {config.seed}"), config.k * (which == "train")
     count = [k or rng.randint(4, 9) for _ in asked]
     texts = [prompt.text for prompt, k in zip(asked, count) for _ in range(k)]
