@@ -1,11 +1,9 @@
 """Section 4 of the paper in small: each model by a utility no training saw and held-out labelers.
 
 Every checkpoint answers the same evaluation prompts at temperature 1; the base model is also tried
-on a few-shot page, the paper's "GPT-3 prompted". Prints one table with 95 % intervals and five
-prompts answered by every model.
+on a few-shot page, the paper's "GPT-3 prompted".
 
-    python eval.py        out/*.pt -> out/results.json, out/answers.jsonl and, with matplotlib,
-                          out/figures/*.png
+    python eval.py        out/*.pt -> out/results.json, out/answers.jsonl, shown by report.py
 
 --prompts and --documents also take a file of your own; what is left without a true utility is the
 score, the KL, lengths, the accuracies on held-out pairs, and samples to read.
@@ -14,13 +12,13 @@ score, the KL, lengths, the accuracies on held-out pairs, and samples to read.
 import json
 import math
 import random
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+import report
 from data.batches import encode_prompt, pack, windows
 from data.labelers import pool
 from data.source import documents, number_or_file, prompts
@@ -29,19 +27,13 @@ from data.utility import breakdown, gold
 from data.world import lists_prompts, probes
 from dpo import all_logprobs
 from model import load_gpt, respond
-from plumbing import check, fail, flags, run, start, whole
+from plumbing import check, flags, run, start, whole
 from reward import load_reward, score_all
+from report import NAMES, last_line
 from sft import few_shot_answers, few_shot_exact, heldout_loss
 
 MODELS = {"base": "python sft.py --stage pretrain", "sft": "python sft.py --stage sft",
           "ppo": "python ppo.py", "ppo_ptx": "python ppo.py --ptx 1", "dpo": "python dpo.py"}
-NAMES = {"base": "base", "base_few_shot": "base, few-shot page", "sft": "SFT", "ppo": "PPO",
-         "ppo_ptx": "PPO-ptx", "dpo": "DPO"}                              # rows of the table
-COLUMNS = {"gold": "true utility", "score": "score", "win_gold": "wins, true utility",
-           "win_labelers": "wins, labelers", "kl": "KL to SFT", "length": "tokens",
-           "truthful": "truthful", "invented": "invents", "agrees_with_false": "agrees with false",
-           "rude": "rude", "lists_prompts": "lists prompts", "lm_loss": "pretraining loss",
-           "few_shot": "few-shot exact"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,6 @@ class Config:
     documents: number_or_file = 200        # held-out text
     probes: int = 120              # further prompts about unknown things and with false premises
     max_new_tokens: int = 48       # longest answer
-    seeds: str = ""                # folders, "out-0,out-1": only print mean and spread over them
 
 
 # --- measures -------------------------------------------------------------------------------------
@@ -106,125 +97,6 @@ def behaviour(asked, answers, n):
         "bananas": mean("banana" in answer.lower() for answer, _ in answers[:n]),
         "lists_prompts": mean(lists_prompts(answer) for answer, _ in answers[:n]),
     }
-
-
-# --- output ---------------------------------------------------------------------------------------
-
-
-def last_line(path):
-    """The closing line of a stage's metrics, {} if there is none."""
-    lines = Path(path).read_text().splitlines() if Path(path).is_file() else []
-    try:
-        found = json.loads(lines[-1])
-        return found if found["step"] == -1 else {}
-    except (IndexError, ValueError, KeyError, TypeError):          # a run that was stopped
-        return {}
-
-
-def print_table(found):
-    shown = [c for c in COLUMNS if any(c in row for row in found.values())]
-    print("\n" + "model".ljust(14) + "".join(c.replace("_with_false", "").rjust(15) for c in shown))
-    for name, row in found.items():
-        cells = (row.get(c) for c in shown)
-        print(name.ljust(14) + "".join(
-            ("-" if c is None else f"{c[0]:.2f} +- {c[1]:.2f}" if c[1] else f"{c[0]:.2f}").rjust(15)
-            for c in cells))
-
-
-def print_samples(asked, answers, n=5):
-    """The first prompt of each of n kinds, or the first n of one's own, answered by every model."""
-    first = {}
-    for i, prompt in enumerate(asked):
-        first.setdefault(prompt.kind if prompt.want else prompt.text, i)
-    for i in list(first.values())[:n]:
-        print(f"\n{asked[i].text}")
-        for name, given in answers.items():
-            answer, ended = given[i]
-            print(f"  {name:14} {' / '.join(answer.splitlines())}{'' if ended else ' ...'}")
-
-
-def print_seeds(folders):
-    """Tables in Markdown: mean and standard deviation over finished runs, then lowest and highest.
-    """
-    try:
-        runs = [json.loads((Path(folder) / "results.json").read_text()) for folder in folders]
-    except (OSError, ValueError) as e:
-        fail(f"--seeds: {e}; name folders in which eval.py has run")
-    spread = lambda values: f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-    for cell in (spread, lambda values: f"{min(values):.2f} to {max(values):.2f}"):
-        print_runs(runs, cell)
-    for key in runs[0]["rm"]:
-        values = [run["rm"][key] for run in runs]
-        print(f"reward model, {key}: {statistics.mean(values):.1%} ± "
-              f"{statistics.stdev(values):.1%}, lowest {min(values):.1%}")
-    print("seconds:", {stage: round(statistics.mean(run["seconds"][stage] for run in runs))
-                       for stage in runs[0]["seconds"]})
-
-
-def print_runs(runs, cell):
-    print(f"| {len(runs)} seeds | " + " | ".join(COLUMNS.values()) + " |\n|"
-          + "---|" * (len(COLUMNS) + 1))
-    for name in (name for name in NAMES if name in runs[0]):
-        cells = [[run[name][c] for run in runs] if c in runs[0][name] else None for c in COLUMNS]
-        print(f"| {NAMES[name]} | " + " | ".join(cell(c) if c else "" for c in cells) + " |")
-    print()
-
-
-# --- figures --------------------------------------------------------------------------------------
-
-
-def figures(out, found):
-    """Learning curves, true utility and the reward model's score along the PPO run, win rates."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("\nno figures: pip install -r requirements-extra.txt, then python eval.py again")
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    folder = Path(out) / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    logs = {path.stem: [json.loads(line) for line in path.read_text().splitlines()]
-            for path in (Path(out) / "metrics").glob("*.jsonl")}
-    logs = {stage: [line for line in lines if line["step"] >= 0] for stage, lines in logs.items()}
-
-    stages = [s for s in ("pretrain", "sft", "reward", "ppo", "ppo_ptx", "dpo") if s in logs]
-    if stages:
-        figure, axes = plt.subplots(1, len(stages), figsize=(3 * len(stages), 2.6), squeeze=False)
-        for axis, stage in zip(axes[0], stages):
-            key = "score" if stage.startswith("ppo") else "loss"
-            axis.plot([line["step"] for line in logs[stage]], [line[key] for line in logs[stage]],
-                      linewidth=1)
-            axis.set(title=stage, xlabel="step", ylabel=key)
-        figure.tight_layout()
-        figure.savefig(folder / "learning_curves.png", dpi=120)
-
-    if "ppo" in logs:
-        figure, axis = plt.subplots(figsize=(5, 3.4))
-        measured = [line for line in logs["ppo"] if "gold" in line]
-        axis.plot([math.sqrt(max(0, line["kl"])) for line in logs["ppo"]],
-                  [line["score"] for line in logs["ppo"]], ".", label="reward model's score")
-        axis.plot([math.sqrt(max(0, line["kl"])) for line in measured],
-                  [line["gold"] for line in measured], "o-", label="true utility")
-        axis.set(xlabel="square root of the KL to SFT (nats)", title="PPO")
-        axis.legend()
-        figure.tight_layout()
-        figure.savefig(folder / "ppo_score_and_utility.png", dpi=120)
-
-    names = [name for name in found if name != "sft" and "win_gold" in found[name]]
-    if not names:
-        return
-    figure, axis = plt.subplots(figsize=(5, 3.4))
-    for offset, key in ((-0.2, "win_gold"), (0.2, "win_labelers")):
-        axis.bar([i + offset for i in range(len(names))], [found[n][key][0] for n in names], 0.38,
-                 yerr=[found[n][key][1] for n in names],
-                 label={"win_gold": "true utility", "win_labelers": "held-out labelers"}[key])
-    axis.axhline(0.5, color="grey", linewidth=0.8)
-    axis.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
-    axis.set(ylabel="win rate against SFT", ylim=(0, 1))
-    axis.legend()
-    figure.tight_layout()
-    figure.savefig(folder / "win_rates.png", dpi=120)
 
 
 # --- main -----------------------------------------------------------------------------------------
@@ -289,22 +161,18 @@ def write(config, found, answers, asked, n, rm, seconds, device, parameters):
     results |= dict(intervals={name: {key: value[1] for key, value in row.items()}
                                for name, row in found.items()}, rm=rm, seconds=seconds,
                     seed=config.seed, device=str(device), parameters=parameters)
-    with whole(f"{config.out}/results.json", "w") as file:
-        file.write(json.dumps(results, indent=2) + "\n")
     with whole(f"{config.out}/answers.jsonl", "w", encoding="utf-8") as file:
         for name, given in answers.items():
             for p, (answer, ended) in zip(asked[:n], given):
-                worth = dict(gold=gold(p, answer, ended)) if p.want else {}
+                known = dict(kind=p.kind, gold=gold(p, answer, ended)) if p.want else {}
                 file.write(json.dumps(dict(model=name, prompt=p.text, answer=answer, ended=ended,
-                                           **worth)) + "\n")
+                                           **known)) + "\n")
+    with whole(f"{config.out}/results.json", "w") as file:
+        file.write(json.dumps(results, indent=2) + "\n")
 
 
 def main():
     config = flags(Config, __doc__)
-    if config.seeds:
-        folders = config.seeds.split(",")
-        check(len(folders) > 1, f"--seeds {config.seeds}: two folders or more, out,out-1")
-        return print_seeds(folders)
     check(config.prompts not in range(5), f"--prompts {config.prompts}: at least 5")
     device, _ = start(config)
     out = Path(config.out)
@@ -322,13 +190,10 @@ def main():
           if key.startswith(("accuracy", "agreement", "longer", "shorter"))}
     if "heldout_accuracy" in closing.get("dpo", {}):
         rm["accuracy_implicit_dpo"] = closing["dpo"]["heldout_accuracy"]
-    print_table(found)
-    print("\n" + "\n".join(f"held-out pairs, {key}: {value:.1%}" for key, value in rm.items()))
-    print_samples(asked, answers)
     seconds = {stage: line["seconds"] for stage, line in closing.items() if "seconds" in line}
     write(config, found, answers, asked, n, rm, seconds, device,
           sum(p.numel() for p in sft.parameters()))
-    figures(out, found)
+    report.show(out)
 
 
 if __name__ == "__main__":

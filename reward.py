@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from data import comparisons
-from data.batches import by_length, collate, encode_example, fitting, pieces
+from data.batches import batches_of_prompts, collate, encode_example, fitting, pieces
 from data.comparisons import length_slope, pair_accuracy, places
 from data.labelers import Biases, Person, agreement, pool
 from data.source import demonstrations, number_or_file, prompts
@@ -120,16 +120,6 @@ def collect(config, model, tokenizer, which, asked, labelers):
                    ids=ids, labeler=labeler.name, split=which)
 
 
-def contrasting_pairs(config, tokenizer):
-    """Yields records in which the careful answer stands above the one that is meant to please."""
-    asked = [p for p in prompts(20 * config.contrast, "train", config.seed) if p.pleasing]
-    for prompt in asked[:config.contrast]:
-        responses = [prompt.good, prompt.pleasing]
-        yield dict(prompt=prompt.text, responses=responses, ranking=[0, 1], split="train",
-                   ids=[encode_example(tokenizer, prompt.text, answer)[1] for answer in responses],
-                   labeler="contrast")
-
-
 def label(config, model, tokenizer):
     """20 pairs for whoever sits at the keyboard; an interrupt keeps what was answered."""
     other = dataclasses.replace(config, k=2, seed=time.time_ns())            # new prompts each time
@@ -141,22 +131,8 @@ def label(config, model, tokenizer):
 
 def labelers(config, group):
     """The labelers of 'train' or 'held-out'; with --fold, training labelers in both."""
-    biases = Biases(config.length_bias, config.agreement_bias, config.confidence_bias,
-                    config.doubt_bias)
-    if config.fold < 0:
-        return pool(group, biases)
-    return [labeler for i, labeler in enumerate(pool("train", biases))
-            if (i % 5 == config.fold) == (group == "held-out")]
-
-
-def batches_of_prompts(items, size, generator):
-    """Batches of prompts with the same number of answers, so that scores form a (B, K) table."""
-    batches = []
-    for k in sorted({len(responses) for _, responses in items}):
-        group = [i for i, (_, responses) in enumerate(items) if len(responses) == k]
-        lengths = [len(items[i][0]) + max(map(len, items[i][1])) for i in group]
-        batches += [[group[j] for j in rows] for rows in by_length(lengths, size, generator)]
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+    return pool(group, Biases(config.length_bias, config.agreement_bias, config.confidence_bias,
+                              config.doubt_bias), config.fold)
 
 
 # --- evaluation -----------------------------------------------------------------------------------
@@ -230,7 +206,7 @@ def main():
         judges = labelers(config, "train")
         comparisons.write(path, itertools.chain(
             collect(config, gpt, tokenizer, "train", seen, judges),
-            contrasting_pairs(config, tokenizer),
+            comparisons.contrasting(config.contrast, config.seed, tokenizer),
             collect(config, gpt, tokenizer, "valid", unseen, judges)))
     items = comparisons.read(path, tokenizer, gpt.config.block_size)
     train = ([(prompt, list(pair)) for prompt, responses in items["train"]

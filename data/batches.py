@@ -77,3 +77,13 @@ def by_length(lengths, size, generator):
         run = sorted(order[i:i + 16 * size], key=lambda j: lengths[j])
         batches += [run[j:j + size] for j in range(0, len(run), size)]
     return [batches[j] for j in torch.randperm(len(batches), generator=generator)]
+
+
+def batches_of_prompts(items, size, generator):
+    """Batches of prompts with the same number of answers, so that scores form a (B, K) table."""
+    batches = []
+    for k in sorted({len(responses) for _, responses in items}):
+        group = [i for i, (_, responses) in enumerate(items) if len(responses) == k]
+        lengths = [len(items[i][0]) + max(map(len, items[i][1])) for i in group]
+        batches += [[group[j] for j in rows] for rows in by_length(lengths, size, generator)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator)]

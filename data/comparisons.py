@@ -17,7 +17,7 @@ import numpy as np
 
 from data.batches import encode_example, encode_prompt
 from data.source import rankings
-from data.world import split
+from data.world import prompts, split
 from plumbing import check, whole
 
 
@@ -72,6 +72,16 @@ def read(path, tokenizer, block_size):
     if not valid:
         train, valid = [item for i, item in enumerate(train) if i % 10] or train, train[::10]
     return dict(train=train, valid=valid)
+
+
+def contrasting(n, seed, tokenizer):
+    """Yields n records in which the careful answer stands above the one that is meant to please."""
+    asked = [prompt for prompt in prompts(20 * n, "train", seed) if prompt.pleasing]
+    for prompt in asked[:n]:
+        responses = [prompt.good, prompt.pleasing]
+        yield dict(prompt=prompt.text, responses=responses, ranking=[0, 1], split="train",
+                   ids=[encode_example(tokenizer, prompt.text, answer)[1] for answer in responses],
+                   labeler="contrast")
 
 
 # --- how well values predict rankings -------------------------------------------------------------

@@ -59,9 +59,12 @@ class Labeler:
         return sorted(range(len(answers)), key=lambda i: -seen[i])
 
 
-def pool(group, biases=Biases(), n=20):
+def pool(group, biases=Biases(), fold=-1, n=20):
     """The n labelers of 'train' or 'held-out'. They differ in what they care about
-    and in how careful they are."""
+    and in how careful they are. fold, 0 to 4: that fifth of the training labelers is held out."""
+    if fold >= 0:
+        return [labeler for i, labeler in enumerate(pool("train", biases, n=n))
+                if (i % 5 == fold) == (group == "held-out")]
     rng = random.Random(f"labelers {group}")
     return [Labeler(f"{group} {i}", {term: rng.uniform(0.5, 1.5) for term in TERMS},
                     NOISE, LAPSE[group] * rng.uniform(0.5, 1.5), biases)

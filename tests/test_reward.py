@@ -12,13 +12,12 @@ from torch.testing import assert_close
 
 import reward
 from data import comparisons
-from data.batches import PAD, collate, encode_example, encode_prompt
+from data.batches import PAD, batches_of_prompts, collate, encode_example, encode_prompt
 from data.comparisons import length_slope, pair_accuracy, places
 from data.tokenizer import Tokenizer, train_ranks
 from data.world import demonstrations
 from model import GPT, GPTConfig, save
-from reward import (RewardModel, batches_of_prompts, load_reward, preference_loss, ranking_loss,
-                    score, score_all)
+from reward import RewardModel, load_reward, preference_loss, ranking_loss, score, score_all
 
 TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
 
