@@ -202,6 +202,11 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None, generator=
     return tokens.masked_fill(position >= stop[:, None], PAD), mask.float()
 
 
+def rows_cached(config, T, most=512, floats=2 ** 29):
+    """How many rows of T tokens are sampled at once: their cache is no more than 2 GB."""
+    return max(1, min(most, floats // (2 * config.n_layer * config.n_embd * T)))
+
+
 def pick(logits, temperature, generator):
     """(B, V) -> (B,): one draw a row by inverting the CDF (torch.multinomial is slow on a CPU)."""
     if temperature == 0:
@@ -211,7 +216,7 @@ def pick(logits, temperature, generator):
     return torch.searchsorted(cdf, u, right=True).squeeze(1).clamp(max=cdf.shape[-1] - 1)
 
 
-def respond(model, tokenizer, texts, max_new_tokens, temperature=1.0, generator=None, batch=512):
+def respond(model, tokenizer, texts, max_new_tokens, temperature=1.0, generator=None):
     """Texts -> a list of response ids for each, in order; the last is end-of-text if it ended."""
     check(max_new_tokens > 0, "--max-new-tokens must be at least 1")
     prompts = [encode_prompt(tokenizer, text) for text in texts]
@@ -219,6 +224,7 @@ def respond(model, tokenizer, texts, max_new_tokens, temperature=1.0, generator=
         check(len(ids) < model.config.block_size,
               f"a prompt has {len(ids)} tokens, the context {model.config.block_size}; "
               f"shorten it: {text[:40]!r}...")
+    batch = rows_cached(model.config, max(map(len, prompts), default=0) + max_new_tokens)
     responses = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # like lengths end together
     for rows in (order[i:i + batch] for i in range(0, len(order), batch)):

@@ -9,11 +9,12 @@ from pytest import approx
 from torch import tensor
 from torch.testing import assert_close
 
+import model
 import plumbing
 from data.batches import PAD
 from data.tokenizer import Tokenizer, train_ranks
-from model import (GPT, Attention, GPTConfig, load, load_gpt, masked_mean, pick, respond, sample,
-                   save, token_logprobs)
+from model import (GPT, Attention, GPTConfig, load, load_gpt, masked_mean, pick, respond,
+                   rows_cached, sample, save, token_logprobs)
 
 
 def tiny(vocab_size=5, block_size=12, dropout=0.0, seed=0):
@@ -284,13 +285,21 @@ def test_a_prompt_that_is_empty_or_leaves_no_room_raises(length):
         sample(tiny(block_size=6), [[1, 2], [1] * length], 4)
 
 
-def test_respond_keeps_the_order_of_the_prompts_whatever_the_batches():
+def test_respond_keeps_the_order_of_the_prompts_whatever_the_batches(monkeypatch):
     tokenizer = Tokenizer(train_ranks("the red hat and the blue hat", 270))
     gpt = tiny(tokenizer.vocab_size, block_size=40)
     texts = ["the red hat and the blue hat", "hat", "the blue hat", "and", "the"]
-    together = respond(gpt, tokenizer, texts, 6, temperature=0, batch=2)
+    monkeypatch.setattr(model, "rows_cached", lambda config, T: 2)
+    together = respond(gpt, tokenizer, texts, 6, temperature=0)
     assert together == [respond(gpt, tokenizer, [text], 6, temperature=0)[0] for text in texts]
     assert len({tuple(ids) for ids in together}) > 1
+
+
+def test_a_large_model_samples_fewer_rows_at_once():
+    assert rows_cached(GPTConfig(1024), 128) == 512
+    large = GPTConfig(50257, 1024, n_layer=24, n_head=16, n_embd=1024)
+    assert rows_cached(large, 448) == 2 ** 29 // (2 * 24 * 1024 * 448) == 24
+    assert rows_cached(large, 10 ** 9) == 1
 
 
 # --- checkpoints ---------------------------------------------------------------------------------
