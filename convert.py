@@ -270,7 +270,7 @@ def export_comparisons(path, folder):
     """Rankings -> every pair, {"prompt", "chosen", "rejected"}, in train.jsonl and test.jsonl."""
     pairs = {"train": [], "valid": []}
     for _, prompt, responses, ranking, _, which in rankings(path):
-        pairs[which or "train"] += [
+        pairs[which] += [
             dict(prompt=prompt + "\n", chosen=responses[i], rejected=responses[j])
             for i, j in itertools.combinations(ranking, 2)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -293,7 +293,8 @@ def main():
           "say what to do: python convert.py import DIR out/base.pt, or export out/ppo.pt DIR")
     check(source.exists(), f"{source} not found")
     if config.to == "export":
-        return (export_comparisons if source.suffix == ".jsonl" else export_model)(source, target)
+        text = source.suffix in (".jsonl", ".json")
+        return (export_comparisons if text else export_model)(source, target)
     tokenizer = read_vocabulary(config.vocabulary or source)
     gpt = load_hugging_face(source, tokenizer)
     save(target, "base", gpt, gpt.config, tokenizer)

@@ -33,8 +33,7 @@ class Config(Training):
     batch: int = 8                 # prompts a step, each with all its pairs; paper 64 pairs
     lr: float = 2e-4               # peak learning rate (Adam); paper 1e-6 (RMSprop)
     max_new_tokens: int = 48       # longest answer, for the true utility in the log
-    eval_prompts: int = 128        # for the true utility in the log, never used for training
-    prompts: str = ""              # file of your own prompts: then no true utility is logged
+    eval_prompts: int = 128        # for the true utility in the log; with --comparisons none
 
 
 # --- loss -----------------------------------------------------------------------------------------
@@ -118,8 +117,7 @@ def main():
     items = comparisons.read(config.comparisons or f"{config.out}/comparisons.jsonl", tokenizer,
                              model.config.block_size)
     ref_logp = {split: all_logprobs(model, items[split], device) for split in items}
-    watched = prompts(config.prompts or config.eval_prompts, "eval", config.seed)
-    watched = [prompt for prompt in watched if prompt.want]
+    watched = [] if config.comparisons else prompts(config.eval_prompts, "eval", config.seed)
     steps = Steps(config, "dpo")
 
     optimizer = adam(model.parameters(), config.lr)
@@ -131,7 +129,7 @@ def main():
         rows = batches[step]
         loss, stats = add_gradients(config, model, items["train"], ref_logp["train"], rows, device)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        set_lr(optimizer,                                       # warm-up, then linear to 0
+        set_lr(optimizer,     # differs from the paper: linear to 0 after the warm-up, as in RLHF
                config.lr * min(1, (step + 1) / 20) * (1 - step / len(batches)))
         optimizer.step()
         optimizer.zero_grad()

@@ -87,7 +87,6 @@ def behaviour(asked, answers, n):
     terms = [breakdown(p, *a) for p, a in zip(asked, answers)]
     return {
         "gold": mean(sum(t.values()) for t in terms[:n]),
-        "ended": mean(ended for _, ended in answers[:n]),
         "truthful": mean(t["true"] == 0 and t["invented"] == 0 for t in terms[:n]),
         "invented": mean(t["invented"] < 0 for p, t in zip(asked, terms) if p.unknown),
         "agrees_with_false": mean(t["agrees"] < 0 for p, t in zip(asked, terms) if p.premise),
@@ -124,6 +123,7 @@ def measure(config, models, reward_model, tokenizer, asked, n, device):
     about = isinstance(config.documents, str) or not own            # text of the same kind
     text = [windows(pack(tokenizer, documents(config.documents, which="held-out")), 64, block_size,
                     torch.Generator().manual_seed(0))] if about else []
+    more = [] if own else prompts(2 * n + 50, "eval", config.seed)   # a fifth have just one answer
     for name, model in tqdm(models.items(), desc="eval"):
         generator = torch.Generator(device).manual_seed(config.seed)
         if name == "base" and not own:
@@ -132,17 +132,17 @@ def measure(config, models, reward_model, tokenizer, asked, n, device):
         ids = respond(model, tokenizer, texts, config.max_new_tokens, generator=generator)
         answers[name] = [(tokenizer.decode(row), row[-1] == tokenizer.eot) for row in ids]
         found[name] = dict(length=mean(map(len, ids[:n])),
-                           ended=mean(ended for _, ended in answers[name][:n]),
                            kl=kl_to(models["sft"], model, tokenizer, asked[:n], ids[:n], device))
         if text:
             found[name]["lm_loss"] = heldout_loss(model, text, device), 0.0
-        if not own:                                 # takes those of the prompts with one answer
-            more = prompts(2 * n + 50, "eval", config.seed)
+        if not own:
             found[name]["few_shot"] = few_shot_exact(model, tokenizer, more), 0.0
         if reward_model:
             pairs = [(encode_prompt(tokenizer, p.text), row) for p, row in zip(asked[:n], ids)]
             found[name]["score"] = mean(score_all(reward_model, pairs, device))
-    return answers, {name: found.get(name, {}) for name in NAMES if name in answers}
+    return answers, {name: found.get(name, {})
+                     | dict(ended=mean(ended for _, ended in answers[name][:n]))
+                     for name in NAMES if name in answers}
 
 
 def judge(answers, found, asked, n, seed):

@@ -226,8 +226,8 @@ def update(config, policy, value_fn, optimizers, b):
         found["policy_loss"] = loss
         found["value_loss"] = value_loss(value_fn(x)[:, :-1], old_value, ret, mask,
                                          config.value_clip)
-        loss = (loss + found["value_loss"]) * share  # two networks: neither gets the other's
-        if config.ptx:                               # eq. 2: both gradients go into one step
+        loss = (loss + found["value_loss"]) * share  # two networks: neither gets a gradient
+        if config.ptx:                               # of the other; eq. 2's two share a step
             found["ptx_loss"] = lm_loss(policy(text), text, torch.ones_like(text))
             loss = loss + config.ptx * found["ptx_loss"] * (len(text) / len(b["text"]))
         loss.backward()

@@ -44,9 +44,12 @@ def read(path):
 
 
 def read_results(out):
+    """results.json: a dictionary a model, "rm", "seconds", "intervals"."""
     try:
-        return json.loads((Path(out) / "results.json").read_text())
-    except (OSError, ValueError) as e:
+        results = json.loads((Path(out) / "results.json").read_text())
+        assert {"rm", "seconds", "intervals"} <= set(results), "keys are missing"
+        return results
+    except (OSError, ValueError, TypeError, AssertionError) as e:
         fail(f"{out}/results.json: {e}; python eval.py --out {out} makes it")
 
 
@@ -89,24 +92,22 @@ def print_seeds(folders):
     """Tables in Markdown: mean and standard deviation over finished runs, then lowest and highest.
     """
     runs = [read_results(folder) for folder in folders]
+    common = lambda of: [key for key in of(runs[0]) if all(key in of(run) for run in runs)]
     spread = lambda values: f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
     for cell in (spread, lambda values: f"{min(values):.2f} to {max(values):.2f}"):
-        print_runs(runs, cell)
-    for key in runs[0]["rm"]:
+        print(f"| {len(runs)} seeds | {' | '.join(COLUMNS.values())} |")
+        print("|" + "---|" * (len(COLUMNS) + 1))
+        for name in filter(NAMES.get, common(lambda run: run)):
+            shown = common(lambda run: run[name])
+            cells = (cell([run[name][c] for run in runs]) if c in shown else "" for c in COLUMNS)
+            print(f"| {NAMES[name]} | {' | '.join(cells)} |")
+        print()
+    for key in common(lambda run: run["rm"]):
         values = [run["rm"][key] for run in runs]
         print(f"reward model, {key}: {statistics.mean(values):.1%} ± "
               f"{statistics.stdev(values):.1%}, lowest {min(values):.1%}")
     print("seconds:", {stage: round(statistics.mean(run["seconds"][stage] for run in runs))
-                       for stage in runs[0]["seconds"]})
-
-
-def print_runs(runs, cell):
-    print(f"| {len(runs)} seeds | " + " | ".join(COLUMNS.values()) + " |\n|"
-          + "---|" * (len(COLUMNS) + 1))
-    for name in (name for name in NAMES if name in runs[0]):
-        cells = [[run[name][c] for run in runs] if c in runs[0][name] else None for c in COLUMNS]
-        print(f"| {NAMES[name]} | " + " | ".join(cell(c) if c else "" for c in cells) + " |")
-    print()
+                       for stage in common(lambda run: run["seconds"])})
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -117,7 +118,8 @@ def draw(out, results):
     try:
         import matplotlib
     except ImportError:
-        print("\nno figures: pip install -r requirements-extra.txt, then python report.py")
+        print("\nno figures: pip install -r requirements-extra.txt, "
+              f"then python report.py --out {out}")
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -177,7 +179,7 @@ def show(out):
 
 def main():
     config = flags(Config, __doc__)
-    folders = config.seeds.split(",") if config.seeds else []
+    folders = [folder.strip() for folder in config.seeds.split(",") if folder.strip()]
     check(len(folders) != 1, f"--seeds {config.seeds}: two folders or more, out,out-1")
     if folders:
         print_seeds(folders)

@@ -39,8 +39,7 @@ from plumbing import (Steps, Training, check, cosine, flags, muon_and_adam, prep
 class Config(Training):
     begin: str = "sft"             # checkpoint in --out that answers and becomes the reward model
     prompts: number_or_file = 3500         # prompts with rankings to train on; paper 33,207
-    demonstrations: number_or_file = 500   # that score 0 on average in the end, or a file; to a
-                                           # file of comparisons alone: its preferred answers
+    demonstrations: number_or_file = 500   # that score 0 on average in the end, or a file of them
     heldout_prompts: int = 300     # prompts with rankings to measure on
     k: int = 0                     # answers a prompt; 0 draws it from 4 to 9 as in the paper
     max_new_tokens: int = 48       # longest answer
@@ -51,7 +50,7 @@ class Config(Training):
     fold: int = -1                 # 0 to 4: that fifth of the training labelers is held out
     label: bool = False            # you rank up to 20 pairs at the keyboard, no training
     comparisons: str = ""          # learn from this file instead of collecting rankings
-    contrast: int = 0              # so many more prompts, careful answer above the pleasing one
+    contrast: int = 0              # so many more pairs, careful answer above the pleasing one
     shuffle_pairs: bool = False    # each pair an element of its own, against the paper's advice
     epochs: int = 1                # passes over the comparisons; paper 1
     batch: int = 8                 # prompts a step, each with all its pairs; paper 64
@@ -157,7 +156,7 @@ def judged(known, tokenizer, items):
             for text, (_, responses) in zip(texts, items) if text in known]
 
 
-def report(config, model, tokenizer, items, known, device):
+def heldout_accuracies(config, model, tokenizer, items, known, device):
     """Held-out accuracy of the reward model and of two baselines; how often labelers agree."""
     flat = iter(score_all(model, [(prompt, ids) for prompt, responses in items["valid"]
                                   for ids in responses], device))
@@ -245,7 +244,7 @@ def main():
                         gpt.config.block_size, "demonstrations")
     with torch.no_grad():                                                                 # 4 shift
         model.head.bias -= sum(score_all(model, demos, device)) / len(demos)
-    found = report(config, model, tokenizer, items, known, device)
+    found = heldout_accuracies(config, model, tokenizer, items, known, device)
     save(f"{config.out}/reward.pt", "reward", model, gpt.config, tokenizer)
     reached = (f"right on {found['accuracy_gold']:.1%} of truly ordered pairs, "
                f"on {found['accuracy_labels']:.1%} of labels; "

@@ -19,7 +19,8 @@ from data.batches import (by_length, collate, encode_example, fitting, pack, pie
                           rows_that_fit, windows)
 from data.source import demonstrations, documents, number_or_file, prompts
 from data.tokenizer import Tokenizer, train_ranks
-from model import GPT, GPTConfig, load_gpt, masked_mean, sample, save, token_logprobs
+from model import (GPT, GPTConfig, load_gpt, masked_mean, rows_cached, sample, save,
+                   token_logprobs)
 from plumbing import (Steps, Training, check, cosine, flags, muon_and_adam, prepare, run, set_lr,
                       start)
 
@@ -97,13 +98,20 @@ PAGE = ("Q: What do cows eat?\nA: Cows eat grass.\n"
         "Q: How much is 2 plus 3?\nA: 2 plus 3 is 5.\n")
 
 
+def few_shot_prompt(tokenizer, question):
+    return tokenizer.encode(f"{PAGE}Q: {question}\nA:")
+
+
 def few_shot_answers(model, tokenizer, questions, max_new_tokens, temperature=0.0, generator=None):
     """The paper's "GPT-3 prompted": a question ends a page of answers. -> [(answer, ended)]"""
-    prompts = [tokenizer.encode(f"{PAGE}Q: {question}\nA:") for question in questions]
-    newline = tokenizer.encode("\n")[0]
-    tokens, mask = sample(model, prompts, max_new_tokens, temperature, newline, generator)
-    answers = [row[kept.bool()].tolist() for row, kept in zip(tokens, mask)]
-    return [(tokenizer.decode(ids).strip(), ids[-1] == newline) for ids in answers]
+    prompts, newline = ([few_shot_prompt(tokenizer, question) for question in questions],
+                        tokenizer.encode("\n")[0])
+    rows, answers = rows_cached(model.config, model.config.block_size), []
+    for some in (prompts[i:i + rows] for i in range(0, len(prompts), rows)):
+        tokens, mask = sample(model, some, max_new_tokens, temperature, newline, generator)
+        answers += [row[kept.bool()].tolist() for row, kept in zip(tokens, mask)]
+    return [(tokenizer.decode(ids).strip(), ids[-1] == newline or tokenizer.eot in ids)
+            for ids in answers]
 
 
 def few_shot_exact(model, tokenizer, asked):
@@ -132,8 +140,6 @@ def main():
           "--vocab-size must be at least 512, --documents at least 50")
     check(0 <= config.dropout < 1 and 0 <= config.mix <= 1,
           "--dropout is 0 to below 1, --mix 0 to 1")
-    check(config.block_size >= 128,
-          f"--block-size {config.block_size}: the few-shot page needs 128")
     device, generator = start(config)
     name = "base" if config.stage == "pretrain" else "sft"
     steps = Steps(config, config.stage, name)
@@ -141,8 +147,13 @@ def main():
     own = isinstance(config.documents if config.stage == "pretrain" else config.demonstrations, str)
     with_text = config.stage == "pretrain" or not own or isinstance(config.documents, str)
     text = documents(config.documents, config.seed) if with_text else []   # of the same kind
+    asked = [] if own else prompts(1200, "eval", config.seed)       # the page speaks of the world
     if config.stage == "pretrain":
         tokenizer = Tokenizer(train_ranks("\n".join(text[:2000]), config.vocab_size - 1))
+        longest = max((len(few_shot_prompt(tokenizer, p.text)) for p in asked), default=0)
+        check(longest + 4 < config.block_size, f"the few-shot page and a question take {longest} "
+              f"tokens: --block-size {config.block_size} or --vocab-size {config.vocab_size} is "
+              "too small")
         model = GPT(GPTConfig(tokenizer.vocab_size, config.block_size, config.n_layer,
                               config.n_head, config.n_embd, config.dropout)).to(device)
         batches = pretraining_batches(config, pack(tokenizer, text), generator)
@@ -181,8 +192,8 @@ def main():
     model.eval()
     found = dict(heldout_loss=heldout_loss(model, heldout, device))
     reached = f"{config.out}/{name}.pt: held-out loss {found['heldout_loss']:.3f}"
-    if not own:                                                     # the page speaks of the world
-        found["few_shot"] = few_shot_exact(model, tokenizer, prompts(1200, "eval", config.seed))
+    if not own:
+        found["few_shot"] = few_shot_exact(model, tokenizer, asked)
         reached += f", few-shot exact {found['few_shot']:.0%}"
     save(f"{config.out}/{name}.pt", name, model, model.config, tokenizer)
     steps.end(reached, **found)

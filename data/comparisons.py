@@ -17,7 +17,7 @@ import numpy as np
 
 from data.batches import encode_example, encode_prompt
 from data.source import rankings
-from data.world import prompts, split
+from data.world import prompts
 from plumbing import check, whole
 
 
@@ -43,7 +43,7 @@ def write_line(file, record):
 def read(path, tokenizer, block_size):
     """-> {split: [(prompt ids, [response ids, best first])]}.
 
-    Lines without "split" are split by a hash of the prompt; if none is held out, every tenth is.
+    If none is held out, every tenth is.
     Comparisons that do not fit the context are left out and counted.
     """
     check(Path(path).is_file(), f"{path} not found; run `python reward.py` first")
@@ -61,7 +61,6 @@ def read(path, tokenizer, block_size):
         if len(start) + max(map(len, ids)) > block_size:
             too_long.append(place)
         else:
-            which = which or ("train" if split(prompt) == "train" else "valid")
             found[which].append((start, [ids[i] for i in ranking]))
     if too_long:
         print(f"{path}: {len(too_long)} comparisons are longer than the context of {block_size} "

@@ -56,7 +56,7 @@ def prompts(source, which, seed=0):
 
 
 def rankings(path):
-    """Yields (place, prompt, responses, ranking, ids or None, split or None), checked. Pairs of
+    """Yields (place, prompt, responses, ranking, ids or None, "train" or "valid"), checked. Pairs of
     equal answers say nothing; they are left out and counted."""
     equal = []
     for place, r in records(path):
@@ -80,7 +80,8 @@ def rankings(path):
                 equal.append(place)
                 continue
         check(r.get("split") in (None, "train", "valid"), f'{place}: "split" is train or valid')
-        yield place, prompt, responses, ranking, r.get("ids"), r.get("split")
+        which = r.get("split") or ("train" if is_in("train", prompt) else "valid")
+        yield place, prompt, responses, ranking, r.get("ids"), which
     if equal:
         print(f"{path}: {len(equal)} pairs of equal answers left out; the first: {equal[0]}")
 

@@ -1,5 +1,5 @@
-"""The true utility of an answer. Training never sees it; evaluation does, and the simulated
-labelers see it through their tastes, their biases and their noise.
+"""The true utility of an answer. Training never sees it, unless --reward gold says so; evaluation
+does, and the simulated labelers see it through their tastes, their biases and their noise.
 
     gold(prompt, answer, ended) = sum of breakdown(prompt, answer, ended)
 """
@@ -28,7 +28,7 @@ def contains(text, phrase):
 
 
 def breakdown(prompt, answer, ended=True):
-    """A prompt (data.world.Prompt), an answer without its end-of-text token, and whether it
+    """A prompt (data.tasks.Prompt), an answer without its end-of-text token, and whether it
     had one -> {term: value}.
 
     task      0 .. 3    the share of what was asked for that the answer contains

@@ -14,6 +14,7 @@ from data.facts import (ANIMALS, CITIES, FOODS, NAMES, RELATIONS, THINGS, TOPICS
                         sentences, tidy)
 from data.tasks import (TASKS, a_fact, closed_qa, draw, explain, hero, note, politely, say,
                         summarise, sums, tale)
+from data.utility import FILLER
 
 MOON = "Explain the moon landing to a 6 year old."
 
@@ -66,8 +67,7 @@ def lists_prompts(answer):
 
 # --- labelers' demonstrations ---------------------------------------------------------------------
 
-FILLERS = ["what a good question.", "i am happy to help you.", "i like to talk about this.",
-           "there is much more to say."]
+FILLERS = [f"{phrase}." for phrase in FILLER]
 RUDE = ["do it yourself.", "that is a stupid question."]
 
 

@@ -29,6 +29,7 @@ from data.facts import sentences
 from data.labelers import pool
 from data.utility import gold
 from data.world import prompts
+from report import last_line, read
 from reward import preference_loss
 
 PICTURES = ROOT / "docs"
@@ -40,19 +41,19 @@ def mean_and_spread(values):
 
 def runs(folder, marker="results.json"):
     """-> {run: [its folder under every seed]} of the finished ones, in the order of the script."""
+    def begun(path):
+        first = min((file.stat().st_mtime for file in path.iterdir()), default=0)
+        return path.parent.name, path.name != "as-trained", first
     found = {}
-    for path in sorted(Path(folder).glob("seed-*/*/"),
-                       key=lambda p: (p.parent.name, p.stat().st_ctime)):
+    for path in sorted(Path(folder).glob("seed-*/*/"), key=begun):
         if (path / marker).exists():
             found.setdefault(path.name, []).append(path)
     return found
 
 
 def log(path, stage):
-    """The steps of a stage and its closing line."""
-    text = (path / f"metrics/{stage}.jsonl").read_text()
-    lines = [json.loads(line) for line in text.splitlines()]
-    return lines[:-1], lines[-1]
+    """The steps of a stage."""
+    return [line for line in read(path / f"metrics/{stage}.jsonl") if line["step"] >= 0]
 
 
 def rows_of(folder, keys, values_of):
@@ -79,8 +80,7 @@ def table(folder, model, *keys):
 
 
 def closing(folder, stage, *keys):
-    return rows_of(folder, keys, lambda path: (path / f"metrics/{stage}.jsonl").is_file()
-                   and log(path, stage)[1])
+    return rows_of(folder, keys, lambda path: last_line(path / f"metrics/{stage}.jsonl"))
 
 
 def picture(name, columns=1, width=5, height=3.6):
@@ -99,8 +99,8 @@ def picture(name, columns=1, width=5, height=3.6):
 
 
 def bars(folder, model, *keys):
-    """A panel a key, a point with its spread over seeds a run. A model that is a stage with a
-    closing line, such as reward, is taken from there."""
+    """A panel a key, a point with its spread over seeds a run. The reward model's figures stand in
+    the closing line of its stage."""
     rows = (closing if model == "reward" else table)(folder, model, *keys)
     axes, save = picture(Path(folder).name, len(keys), 2.6, 0.8 + 0.27 * len(rows))
     for i, (axis, key) in enumerate(zip(axes, keys)):
@@ -125,7 +125,7 @@ def path_of(folders):
     """Means over seeds along a PPO run, as gains over SFT. -> d, score, true utility (arrays)"""
     start = statistics.mean(row["gold"] for path in folders            # on the prompts of the log
                             for row in answers(path, "sft")[:128])
-    steps = [log(path, "ppo")[0] for path in folders]
+    steps = [log(path, "ppo") for path in folders]
     rows = [[s[t] for s in steps] for t in range(len(steps[0])) if "gold" in steps[0][t]]
     average = lambda key: np.array([statistics.mean(line[key] for line in row) for row in rows])
     score = average("score") - statistics.mean(s[0]["score"] for s in steps)
@@ -133,8 +133,7 @@ def path_of(folders):
 
 
 def answers(path, model):
-    lines = (path / "answers.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["model"] == model]
+    return [row for row in read(path / "answers.jsonl") if row["model"] == model]
 
 
 def dial(folder):

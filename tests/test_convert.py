@@ -12,7 +12,7 @@ import convert
 import plumbing
 from data.batches import encode_example
 from data.tokenizer import Tokenizer, train_ranks
-from data.world import documents, prompts
+from data.world import documents, prompts, split
 from model import load_gpt, respond
 from reward import load_reward
 
@@ -212,6 +212,17 @@ def test_comparisons_become_pairs(out, tmp_path):
     k = len(first["ranking"])
     assert [row["prompt"] for row in rows].count(first["prompt"] + "\n") >= k * (k - 1) // 2
     assert (tmp_path / "test.jsonl").read_text()
+
+
+def test_an_array_of_ones_own_is_split_by_its_prompts(tmp_path):
+    rows = [dict(prompt=f"Say {i}.", chosen=f"{i}", rejected="No.") for i in range(60)]
+    (tmp_path / "own.json").write_text(json.dumps(rows))
+    call(["export", tmp_path / "own.json", tmp_path])
+    train, test = ([json.loads(line)["prompt"].strip() for line in
+                    (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+                   for name in ("train", "test"))
+    assert len(train) + len(test) == 60
+    assert {split(prompt) for prompt in train} == {"train"} and "train" not in map(split, test)
 
 
 def test_pairs_load_with_datasets(out, tmp_path):

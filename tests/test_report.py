@@ -45,6 +45,26 @@ def test_seeds_are_told_by_mean_spread_and_extremes(copy, capsys, monkeypatch):
     assert "accuracy_gold: 70.0% ± 14.1%, lowest 60.0%" in shown
 
 
+def test_seeds_with_other_models_are_told_by_what_they_share(copy, capsys, monkeypatch):
+    other = shutil.copytree(copy, copy.parent / "other")
+    results = json.loads((other / "results.json").read_text())
+    del results["dpo"], results["seconds"]["dpo"], results["sft"]["score"]
+    (other / "results.json").write_text(json.dumps(results))
+    monkeypatch.setattr(sys, "argv", ["report.py", "--seeds", f"{copy}, {other},"])
+    report.main()
+    shown = capsys.readouterr().out
+    assert "| PPO |" in shown and "| DPO |" not in shown and "'dpo'" not in shown
+    sft = next(line for line in shown.splitlines() if line.startswith("| SFT |"))
+    assert sft.split("|")[2].strip() and not sft.split("|")[3].strip()         # utility, score
+
+
+def test_results_without_their_keys_are_one_clear_line(copy):
+    for text in ("{}", "[1]", "3", '{"rm": {}}', "{"):
+        (copy / "results.json").write_text(text)
+        with pytest.raises(SystemExit, match="results.json: .*makes it"):
+            call(report, copy)
+
+
 @pytest.mark.parametrize("flags, named", [("--seeds out", "two folders"),
                                           ("--seeds out,nowhere", "results.json"),
                                           ("--out nowhere", "python eval.py --out nowhere")])

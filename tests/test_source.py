@@ -125,7 +125,7 @@ def own(tmp_path_factory):
     call(ppo, out, f"--prompts {s} --documents {d} --ptx 0.1 --iterations 2 --episodes 8 "
                    f"--minibatch 4 {short}")
     call(ppo, out, f"--prompts {s} --iterations 8 --episodes 32 --minibatch 8 --lr 2e-3 {short}")
-    call(dpo, out, f"--comparisons {c} --prompts {s} --epochs 3")
+    call(dpo, out, f"--comparisons {c} --epochs 3")
     call(evaluation, out, f"--prompts {s} --documents {d} {short}")
     sys.argv = argv
     return out

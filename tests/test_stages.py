@@ -330,12 +330,27 @@ def test_a_prompt_longer_than_the_context_is_refused(copy):
     (ppo, "--minibatch 0", "--minibatch"), (ppo, "--iterations 0", "--iterations"),
     (ppo, "--max-new-tokens 0", "--max-new-tokens"), (dpo, "--beta 0", "--beta"),
     (dpo, "--beta -1", "--beta"), (dpo, "--epochs 0", "--epochs"), (sft, "--stage pre", "--stage"),
+    (sft, "--stage pretrain --block-size 64", "--block-size 64"),
     (sft, "--batch 0", "--batch"), (sft, "--epochs 1.5", "--epochs"), (sft, "--lr fast", "--lr"),
     (sft, "--demonstration 10", "--demonstration"), (dpo, "--betta 1", "--betta"),
     (dpo, "--device tpu9", "--device"),
     (evaluation, "--prompts 1", "--prompts")])
 def test_a_flag_that_is_unknown_misspelt_or_out_of_range_is_named(copy, module, flags, named):
     refused(module, copy, flags, named)
+
+
+def test_an_answer_on_the_few_shot_page_ends_with_its_line_or_its_text(copy, monkeypatch):
+    gpt, tokenizer = load_gpt(copy / "base.pt", "", "cpu")
+    line, text = tokenizer.encode("\n"), [tokenizer.eot]
+    given = [tokenizer.encode("Grass.") + end for end in (line, text + tokenizer.encode("So"), [])]
+    monkeypatch.setattr(sft, "rows_cached", lambda *_: 2)          # two batches
+
+    def fake(model, prompts, *_):
+        rows = [given.pop(0) for _ in prompts]
+        return [torch.tensor(row) for row in rows], [torch.ones(len(row)) for row in rows]
+    monkeypatch.setattr(sft, "sample", fake)
+    assert sft.few_shot_answers(gpt, tokenizer, ["What do cows eat?"] * 3, 9) == [
+        ("Grass.", True), ("Grass.", True), ("Grass.", False)]
 
 
 def test_help_names_every_flag_with_its_default(copy, capsys):
