@@ -70,5 +70,5 @@ stage dpo.pt "6 DPO: the same objective in closed form" \
     dpo.py --resume $dpo
 
 stage always "7 evaluation: what the models do, by a true utility that no training saw" \
-    "30 s and: the table, five prompts answered by every model, results.json, figures" \
+    "30 s and: the table, five prompts answered by every model, results.json; figures with matplotlib" \
     eval.py $eval
