@@ -95,6 +95,7 @@ def test_evaluation_writes_every_key_of_every_model(out):
     for name in ("base", "sft", "ppo", "ppo_ptx", "dpo"):
         assert all(math.isfinite(results[name][key]) for key in keys)
     assert results["sft"]["win_gold"] == 0.5 and results["sft"]["kl"] == 0
+    assert results["base"]["kl"] > 1 and results["ppo"]["kl"] > 0        # model || ref, not reversed
     for key in ("accuracy_labels", "accuracy_heldout_labelers", "accuracy_gold", "agreement"):
         assert 0 < results["rm"][key] < 1
     assert set(results["seconds"]) == {"pretrain", "sft", "reward", "ppo", "ppo_ptx", "dpo"}
