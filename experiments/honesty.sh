@@ -6,13 +6,15 @@
 # "I do not know", whether or not it is known.
 #
 # Look for: inventions about unknown things against answers withheld on known ones. Pushing one down
-# pushes the other up only if the policy cannot tell the two kinds of question apart.
+# pushes the other up only if the policy cannot tell the two kinds of question apart. An invention
+# costs 4 in true utility (3 for the answer that was asked for, 1 for itself): at a confidence of 3
+# labelers still like the careful answer better, at 6 the invention.
 #
 # About 5 minutes a seed; what it found, and where the literature disagrees, stands in README.md.
 
 source "$(dirname "$0")/common.sh"
 
-for bias in "doubt-bias 0" "confidence-bias 3" "doubt-bias 1" "doubt-bias 3"; do
+for bias in "doubt-bias 0" "confidence-bias 3" "confidence-bias 6" "doubt-bias 1" "doubt-bias 3"; do
     begin "${bias/ /-}" sft.pt || continue
     py reward.py --prompts 2000 --$bias
     py ppo.py
