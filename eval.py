@@ -162,8 +162,8 @@ def write(config, found, answers, asked, n, rm, seconds, device, parameters):
                                for name, row in found.items()}, rm=rm, seconds=seconds,
                     seed=config.seed, device=str(device), parameters=parameters)
     with whole(f"{config.out}/answers.jsonl", "w", encoding="utf-8") as file:
-        for name, given in answers.items():
-            for p, (answer, ended) in zip(asked[:n], given):
+        for name in found:
+            for p, (answer, ended) in zip(asked[:n], answers[name]):
                 known = dict(kind=p.kind, gold=gold(p, answer, ended)) if p.want else {}
                 file.write(json.dumps(dict(model=name, prompt=p.text, answer=answer, ended=ended,
                                            **known)) + "\n")

@@ -9,7 +9,10 @@
 # Look for: agrees_with_false after SFT, PPO and DPO. Remedies: contrasting pairs, in which the
 # careful answer stands above the pleasing one, and a reward that can be checked (--reward gold).
 #
-# About 7 minutes a seed; what it found, and where the literature disagrees, stands in README.md.
+# Found over three seeds: DPO agrees with 13, 21, 28 % of false premises at a bias of 0, 0.3, 2;
+# for PPO chance is larger than that; sixty contrasting pairs help, four hundred can ruin a
+# policy.
+# M minutes a seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 
