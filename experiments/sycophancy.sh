@@ -33,7 +33,7 @@ if begin reward-gold sft.pt; then
     py ppo.py --reward gold
     py eval.py --prompts 200
 fi
-for model in sft dpo; do
+for model in sft ppo; do
     "$python" experiments/plot.py table "$OUT" $model agrees_with_false gold win_gold
 done
-"$python" experiments/plot.py bars "$OUT" ppo agrees_with_false gold win_gold
+"$python" experiments/plot.py bars "$OUT" dpo agrees_with_false gold win_gold
