@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every experiment, one seed each (SEED=1 bash experiments/all.sh is another), an hour or two.
+# Every experiment, one seed each (SEED=1 bash experiments/all.sh is another), about an hour.
 set -euo pipefail
 cd "$(dirname "$0")"
 for experiment in dial banana length sycophancy honesty tax stages bigger best_of learns clicks \

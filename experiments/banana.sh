@@ -9,7 +9,7 @@
 #
 # Found over three seeds: bananas in 100 % of answers at beta 0, none of which parse; in 9 ± 8 %
 # at 0.2, of which most do; in 1 % from 0.5 on.
-# M minutes a seed; more in README.md.
+# 2 minutes a seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

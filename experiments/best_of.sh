@@ -8,7 +8,7 @@
 #
 # Found over three seeds: true utility 0.18, 0.80, 1.26, 1.50, 1.51, 1.37, 1.19 for n = 1 to 64;
 # the score only rises.
-# M minutes a seed; more in README.md.
+# Half a minute a seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

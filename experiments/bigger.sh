@@ -14,7 +14,7 @@
 # Found over three seeds: wins 0.06 (big, plain), 0.76 ± 0.03 (big, page), 0.73 ± 0.03 (small
 # PPO): unlike in the paper the prompted big model is as good, as our documents hold many such
 # pages.
-# M minutes a seed; more in README.md.
+# 6 minutes a seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

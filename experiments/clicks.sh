@@ -11,7 +11,7 @@
 #   python reward.py --comparisons out/labels.jsonl --out out/mine     (with sft.pt copied there)
 #
 # Found over a hundred seeds: the best answer stands first after 1, 10, 50 votes in 41, 79, 94 %.
-# Half a minute; more in README.md.
+# Ten seconds; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 "$python" experiments/plot.py clicks

@@ -11,7 +11,7 @@
 #
 # Found, seed by seed, at beta 0.1: from 1.71, 5.71, 1.12 nats PPO comes to 0.49, 1.00, 0.21 and
 # DPO to 1.13, 2.67, 1.33; at beta 1 the noise of the updates leads both away.
-# M minutes a seed; more in README.md.
+# 6 minutes a seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

@@ -9,7 +9,7 @@
 #
 # Found over three seeds: true utility 0.47 ± 0.05 at beta 2, 1.49 ± 0.12 at 0.2 (KL 2.0), -2.08 ±
 # 0.36 at 0 (KL 164), while the score rises all the way, from 0.06 to 2.00.
-# M minutes a seed; more in README.md.
+# 6 minutes a seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

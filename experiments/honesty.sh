@@ -12,7 +12,7 @@
 #
 # Found over three seeds: doubt 3 withholds 9 ± 6 % of known answers; confidence does nothing,
 # even at 6, since 45 rankings in 6,000 hold an invention beside another answer.
-# M minutes a seed; more in README.md.
+# 5 minutes a seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

@@ -13,7 +13,7 @@
 #
 # Found over three seeds: 71, 75, 75, 78 % of true order by prompts, 72, 73, 76 % by K; shuffled
 # pairs 76 % after one pass and 73 % after three; no gap between folds, unlike in the paper.
-# M minutes a seed; more in README.md.
+# 9 minutes a seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

@@ -10,7 +10,7 @@
 #
 # Found over three seeds: slopes 0.03, 0.17, 0.76; at beta 0.12 16.3, 16.4, 19.7 tokens and a true
 # utility of 1.38, 1.34, 1.08.
-# M minutes a seed; more in README.md.
+# 5 minutes a seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

@@ -12,7 +12,7 @@
 # Found over three seeds: DPO agrees with 13, 21, 28 % of false premises at a bias of 0, 0.3, 2;
 # for PPO chance is larger than that; sixty contrasting pairs help, four hundred can ruin a
 # policy.
-# M minutes a seed; more in README.md.
+# 8 minutes a seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

@@ -9,7 +9,7 @@
 #
 # Found over three seeds: loss 0.77 (SFT), 0.88 (PPO), 0.84 (beta 1), 0.76, 0.73, 0.71 (gamma 0.3,
 # 1, 3): as in the paper, but beta 1 does bring the few-shot accuracy back, at half of the gain.
-# M minutes a seed; more in README.md.
+# 4 minutes a seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 
