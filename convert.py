@@ -293,8 +293,8 @@ def main():
           "say what to do: python convert.py import DIR out/base.pt, or export out/ppo.pt DIR")
     check(source.exists(), f"{source} not found")
     if config.to == "export":
-        text = source.suffix in (".jsonl", ".json")
-        return (export_comparisons if text else export_model)(source, target)
+        export = export_comparisons if source.suffix in (".jsonl", ".json") else export_model
+        return export(source, target)
     tokenizer = read_vocabulary(config.vocabulary or source)
     gpt = load_hugging_face(source, tokenizer)
     save(target, "base", gpt, gpt.config, tokenizer)

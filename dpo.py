@@ -129,8 +129,8 @@ def main():
         rows = batches[step]
         loss, stats = add_gradients(config, model, items["train"], ref_logp["train"], rows, device)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        set_lr(optimizer,     # differs from the paper: linear to 0 after the warm-up, as in RLHF
-               config.lr * min(1, (step + 1) / 20) * (1 - step / len(batches)))
+        # differs from the paper: after the warm-up the learning rate falls linearly to 0
+        set_lr(optimizer, config.lr * min(1, (step + 1) / 20) * (1 - step / len(batches)))
         optimizer.step()
         optimizer.zero_grad()
         if watched and (step % 50 == 49 or step + 1 == len(batches)):

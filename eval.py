@@ -18,7 +18,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-import report
 from data.batches import encode_prompt, pack, windows
 from data.labelers import pool
 from data.source import documents, number_or_file, prompts
@@ -29,7 +28,7 @@ from dpo import all_logprobs
 from model import load_gpt, respond
 from plumbing import check, flags, run, start, whole
 from reward import load_reward, score_all
-from report import NAMES, last_line
+from report import NAMES, last_line, show
 from sft import few_shot_answers, few_shot_exact, heldout_loss
 
 MODELS = {"base": "python sft.py --stage pretrain", "sft": "python sft.py --stage sft",
@@ -120,9 +119,9 @@ def measure(config, models, reward_model, tokenizer, asked, n, device):
     """
     texts, own, answers, found = [p.text for p in asked], not asked[0].want, {}, {}
     block_size = models["sft"].config.block_size
-    about = isinstance(config.documents, str) or not own            # text of the same kind
+    with_text = isinstance(config.documents, str) or not own        # text of the same kind
     text = [windows(pack(tokenizer, documents(config.documents, which="held-out")), 64, block_size,
-                    torch.Generator().manual_seed(0))] if about else []
+                    torch.Generator().manual_seed(0))] if with_text else []
     more = [] if own else prompts(2 * n + 50, "eval", config.seed)   # a fifth have just one answer
     for name, model in tqdm(models.items(), desc="eval"):
         generator = torch.Generator(device).manual_seed(config.seed)
@@ -193,7 +192,7 @@ def main():
     seconds = {stage: line["seconds"] for stage, line in closing.items() if "seconds" in line}
     write(config, found, answers, asked, n, rm, seconds, device,
           sum(p.numel() for p in sft.parameters()))
-    report.show(out)
+    show(out)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class GPT(nn.Module):
             module.c_proj.weight.data.div_(math.sqrt(2 * L))  # residual projections are scaled down
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.1)
-        if module is self:  # differs from the paper: they are learned, but from this
+        if module is self:  # differs from the paper: learned positions start as waves
             angle = torch.arange(T)[:, None] * torch.exp(-math.log(T) * torch.arange(0, C, 2) / C)
             waves = torch.stack((angle.sin(), angle.cos()), dim=-1).view(T, C)
             self.transformer.wpe.weight.data.copy_(0.1 * waves)

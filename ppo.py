@@ -226,8 +226,8 @@ def update(config, policy, value_fn, optimizers, b):
         found["policy_loss"] = loss
         found["value_loss"] = value_loss(value_fn(x)[:, :-1], old_value, ret, mask,
                                          config.value_clip)
-        loss = (loss + found["value_loss"]) * share  # two networks: neither gets a gradient
-        if config.ptx:                               # of the other; eq. 2's two share a step
+        loss = (loss + found["value_loss"]) * share  # two networks: each gets its own gradient
+        if config.ptx:                               # eq. 2: the policy gets the sum of two
             found["ptx_loss"] = lm_loss(policy(text), text, torch.ones_like(text))
             loss = loss + config.ptx * found["ptx_loss"] * (len(text) / len(b["text"]))
         loss.backward()

@@ -156,8 +156,11 @@ def judged(known, tokenizer, items):
             for text, (_, responses) in zip(texts, items) if text in known]
 
 
-def heldout_accuracies(config, model, tokenizer, items, known, device):
-    """Held-out accuracy of the reward model and of two baselines; how often labelers agree."""
+def heldout_accuracies(config, model, items, of_the_world, device):
+    """Held-out accuracy of the reward model and of two baselines; how often labelers agree.
+
+    items, of_the_world: by split, all comparisons and what `judged` made of the small world's.
+    """
     flat = iter(score_all(model, [(prompt, ids) for prompt, responses in items["valid"]
                                   for ids in responses], device))
     scores = [[next(flat) for _ in responses] for _, responses in items["valid"]]
@@ -166,7 +169,7 @@ def heldout_accuracies(config, model, tokenizer, items, known, device):
     longer = pair_accuracy(tokens, best_first)
     found = dict(accuracy_labels=pair_accuracy(scores, best_first), longer_is_preferred=longer,
                  shorter_is_preferred=1 - longer)
-    seen, valid = (judged(known, tokenizer, items[which]) for which in ("train", "valid"))
+    seen, valid = of_the_world["train"], of_the_world["valid"]
     if len(valid) < len(scores):
         return found                            # other people's prompts: the truth is not known
     seen, heldout, rng = (valid + seen)[:1000], labelers(config, "held-out"), random.Random(0)
@@ -235,7 +238,8 @@ def main():
         steps.log(step, loss=loss, norm=norm, best_wins=best_wins)
 
     known = {p.text: p for p in seen + unseen}
-    own = len(judged(known, tokenizer, items["valid"])) < len(items["valid"])
+    of_the_world = {which: judged(known, tokenizer, items[which]) for which in items}
+    own = len(of_the_world["valid"]) < len(items["valid"])
     if own and isinstance(config.demonstrations, int):       # the small world's say nothing of them
         demos = [(prompt, responses[0]) for prompt, responses in items["train"]]
     else:
@@ -244,7 +248,7 @@ def main():
                         gpt.config.block_size, "demonstrations")
     with torch.no_grad():                                                                 # 4 shift
         model.head.bias -= sum(score_all(model, demos, device)) / len(demos)
-    found = heldout_accuracies(config, model, tokenizer, items, known, device)
+    found = heldout_accuracies(config, model, items, of_the_world, device)
     save(f"{config.out}/reward.pt", "reward", model, gpt.config, tokenizer)
     reached = (f"right on {found['accuracy_gold']:.1%} of truly ordered pairs, "
                f"on {found['accuracy_labels']:.1%} of labels; "

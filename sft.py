@@ -104,11 +104,11 @@ def few_shot_prompt(tokenizer, question):
 
 def few_shot_answers(model, tokenizer, questions, max_new_tokens, temperature=0.0, generator=None):
     """The paper's "GPT-3 prompted": a question ends a page of answers. -> [(answer, ended)]"""
-    prompts, newline = ([few_shot_prompt(tokenizer, question) for question in questions],
-                        tokenizer.encode("\n")[0])
-    rows, answers = rows_cached(model.config, model.config.block_size), []
-    for some in (prompts[i:i + rows] for i in range(0, len(prompts), rows)):
-        tokens, mask = sample(model, some, max_new_tokens, temperature, newline, generator)
+    prompts = [few_shot_prompt(tokenizer, question) for question in questions]
+    newline, answers = tokenizer.encode("\n")[0], []
+    batch = rows_cached(model.config, model.config.block_size)
+    for rows in (prompts[i:i + batch] for i in range(0, len(prompts), batch)):
+        tokens, mask = sample(model, rows, max_new_tokens, temperature, newline, generator)
         answers += [row[kept.bool()].tolist() for row, kept in zip(tokens, mask)]
     return [(tokenizer.decode(ids).strip(), ids[-1] == newline or tokenizer.eot in ids)
             for ids in answers]

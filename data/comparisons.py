@@ -43,8 +43,8 @@ def write_line(file, record):
 def read(path, tokenizer, block_size):
     """-> {split: [(prompt ids, [response ids, best first])]}.
 
-    If none is held out, every tenth is.
-    Comparisons that do not fit the context are left out and counted.
+    If none is held out, every tenth is. Comparisons that do not fit the context are left out and
+    counted.
     """
     check(Path(path).is_file(), f"{path} not found; run `python reward.py` first")
     found, too_long = {"train": [], "valid": []}, []

@@ -56,8 +56,8 @@ def prompts(source, which, seed=0):
 
 
 def rankings(path):
-    """Yields (place, prompt, responses, ranking, ids or None, "train" or "valid"), checked. Pairs of
-    equal answers say nothing; they are left out and counted."""
+    """Yields (place, prompt, responses, ranking, ids or None, "train" or "valid"), checked. Pairs
+    of equal answers say nothing; they are left out and counted."""
     equal = []
     for place, r in records(path):
         if "responses" in r:

@@ -144,8 +144,8 @@ def dial(folder):
     figure = plt.figure(figsize=(11, 7.4))
     grid = figure.add_gridspec(2, 6, height_ratios=(1.15, 1))
     paths, ends = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
-    beta_of = lambda run: float(run.removeprefix("beta-"))
-    found = {run: runs(folder)[run] for run in sorted(runs(folder), key=beta_of)}
+    beta_of = lambda item: float(item[0].removeprefix("beta-"))
+    found = dict(sorted(runs(folder).items(), key=beta_of))
     all_d, all_gain = [0.0], [0.0]
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(found)))
     print("| run | KL | score | true utility |\n|---|---|---|---|")
