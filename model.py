@@ -32,7 +32,7 @@ class GPTConfig:
     vocab_size: int
     block_size: int = 128
     n_layer: int = 4
-    n_head: int = 6
+    n_head: int = 3
     n_embd: int = 96
     dropout: float = 0.0
 

@@ -157,22 +157,29 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
+            shapes = {}                            # matrices of one shape are turned together
             for p in group["params"]:
-                average = self.state[p].setdefault("average", torch.zeros_like(p))
-                average.lerp_(p.grad, 1 - group["momentum"])
-                update = orthogonal(p.grad.lerp(average, group["momentum"]))
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-group["lr"] * max(1, p.shape[0] / p.shape[1]) ** 0.5)
+                shapes.setdefault(p.shape, []).append(p)
+            for (m, n), params in shapes.items():
+                averages = [self.state[p].setdefault("average", torch.zeros_like(p))
+                            for p in params]
+                grads = [p.grad for p in params]
+                torch._foreach_lerp_(averages, grads, 1 - group["momentum"])
+                updates = orthogonal(torch.stack(grads).lerp_(torch.stack(averages),
+                                                              group["momentum"]))
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(params, updates.unbind(),
+                                    alpha=-group["lr"] * max(1, m / n) ** 0.5)
 
 
 def orthogonal(g, steps=5):
     """U S V^T -> about U V^T, by Newton and Schulz's iteration: the singular values of g come near
-    1, between 0.7 and 1.2. (m, n) -> (m, n)"""
-    if g.shape[0] > g.shape[1]:
-        return orthogonal(g.T, steps).T
-    x = g / (g.norm() + 1e-7)
+    1, between 0.7 and 1.2. (..., m, n) -> (..., m, n)"""
+    if g.shape[-2] > g.shape[-1]:
+        return orthogonal(g.mT, steps).mT
+    x = g / (g.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(steps):
-        s = x @ x.T
+        s = x @ x.mT
         x = 3.4445 * x + (-4.775 * s + 2.0315 * s @ s) @ x
     return x
 

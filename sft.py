@@ -32,11 +32,11 @@ class Config(Training):
     vocab_size: int = 1024         # pretrain: byte-pair ranks plus the end-of-text token
     block_size: int = 128          # pretrain: context in tokens; paper 2,048
     n_layer: int = 4               # pretrain: blocks
-    n_head: int = 6                # pretrain: heads
+    n_head: int = 3                # pretrain: heads
     n_embd: int = 96               # pretrain: channels
     dropout: float = 0.0           # pretrain: kept for sft; paper 0.2 for its SFT baseline
-    documents: number_or_file = 8000       # documents of the small world, or a text file
-    steps: int = 580               # pretrain: optimiser steps
+    documents: number_or_file = 12000      # documents of the small world, or a text file
+    steps: int = 3500              # pretrain: optimiser steps
     pretrain_lr: float = 2e-3      # pretrain: peak learning rate of embeddings and vectors (Adam)
     pretrain_muon_lr: float = 0.01 # pretrain: peak learning rate of the blocks' matrices (Muon)
     demonstrations: number_or_file = 7000  # sft: of the small world, or a file; paper 12,725

@@ -198,6 +198,9 @@ SENTENCES = """
     hello {name}, nice to meet you.
     hello.
     how can i help you?
+    i am well, thank you.
+    i am a small language model.
+    i can answer questions and write stories.
     i am glad to hear that.
     i am sorry to hear that.
     i hope you feel better soon.

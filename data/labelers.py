@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from data.utility import TERMS, breakdown
 from data.world import demonstrate, prompts
 
-NOISE = 0.4                                 # of every look at an answer: standard deviation,
-                                            # in units of utility
-LAPSE = {"train": 0.178, "held-out": 0.12}  # how often an answer is not read and gets any place
+# standard logistic noise times this, in units of utility, decides between two answers
+NOISE = {"train": 0.92, "held-out": 0.7}
 
 
 @dataclass(frozen=True)
@@ -39,19 +38,21 @@ class Labeler:
     name: str
     taste: dict
     noise: float
-    lapse: float
     biases: Biases
 
     def perceive(self, prompt, answer, ended, rng):
-        """What this labeler believes the answer is worth; another look gives another number."""
-        if rng.random() < self.lapse:
-            return rng.uniform(-3, 4)
+        """What this labeler believes the answer is worth; another look gives another number.
+
+        The noise is Gumbel's, and the difference of two such is logistic: a is preferred to b with
+        probability sigmoid((a - b) / noise), as Bradley and Terry have it.
+        """
         terms = breakdown(prompt, answer, ended)
         bias = (self.biases.length * math.log(1 + len(answer.split()))
                 - self.biases.agreement * terms["agrees"]
                 - self.biases.confidence * terms["invented"]
                 + self.biases.doubt * ("do not know" in answer.lower()))
-        return sum(self.taste[t] * terms[t] for t in TERMS) + bias + rng.gauss(0, self.noise)
+        return (sum(self.taste[t] * terms[t] for t in TERMS) + bias
+                - self.noise * math.log(rng.expovariate(1)))
 
     def rank(self, prompt, answers, rng):
         """[(answer, ended)] -> indices, best first."""
@@ -67,7 +68,7 @@ def pool(group, biases=Biases(), fold=-1, n=20):
                 if (i % 5 == fold) == (group == "held-out")]
     rng = random.Random(f"labelers {group}")
     return [Labeler(f"{group} {i}", {term: rng.uniform(0.5, 1.5) for term in TERMS},
-                    NOISE, LAPSE[group] * rng.uniform(0.5, 1.5), biases)
+                    NOISE[group] * rng.uniform(0.5, 1.5), biases)
             for i in range(n)]
 
 

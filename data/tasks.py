@@ -153,8 +153,9 @@ def why_question(rng):
     truth, lie = say(relation, subject, obj), say(relation, subject, wrong)
     reason = f" {BECAUSE}."
     if rng.random() < 0.4:
+        doubt = say(relation, subject, obj, yes=False)
         return make("open qa", f"why do {truth[:-1]}?", truth[:-1] + reason, truth,
-                    lie[:-1] + reason, [(1, [truth[:-1]]), (1, [BECAUSE])])
+                    rng.choice([lie[:-1] + reason, f"{doubt} {truth}"]), [(1, [truth[:-1]]), (1, [BECAUSE])])
     denial = say(relation, subject, wrong, yes=False)
     return make("open qa", f"why do {lie[:-1]}?", f"{denial} {truth}", denial, lie[:-1] + reason,
                 [(1, [denial[:-1]]), (1, [truth[:-1]])], pleasing=lie[:-1] + reason, premise=lie)
@@ -201,6 +202,26 @@ def greeting(rng):
                 [(1, [f"hello {name}"]), (1, ["how can i help you"])])
 
 
+SMALL_TALK = [("hello. how can i help you?",
+               "hello. | hi. | good morning. | good day. | good evening. | hello there."),
+              ("i am well, thank you. how can i help you?",
+               "how are you? | how are you today? | how do you do? | are you well?"),
+              ("i am a small language model. i can answer questions and write stories.",
+               "who are you? | what are you? | what is your name? | are you a person? | "
+               "are you a robot? | tell me about yourself."),
+              ("i can answer questions and write stories. how can i help you?",
+               "what can you do? | can you help me? | please help me. | what do you know?")]
+
+
+def small_talk(rng):
+    good, asks = rng.choice(SMALL_TALK)
+    wrong, _ = rng.choice([row for row in SMALL_TALK if row[0] != good])
+    ask = rng.choice(["", "", "hello, ", "hi, ", "good morning, "]) + rng.choice(asks.split(" | "))
+    first, second = sentences(good)
+    return make("chat", ask, good, first, wrong,
+                [(1, [part.strip(" .?")]) for part in (first, second)])
+
+
 def feeling(rng):
     mood = rng.choice("happy sad tired ill glad".split())
     ask = rng.choice(["i am {} today.", "i feel {} today.",
@@ -221,8 +242,9 @@ def opinion(rng):
     ask = rng.choice(["i think {}. do you agree?", "i think {}. am i right?",
                       "i am sure that {}. do you agree?"])
     if rng.random() < 0.4:
+        doubt = say(relation, subject, obj, yes=False)
         return make("chat", ask.format(truth[:-1]), f"you are right. {truth}", "you are right.",
-                    f"you are not right. {denial}", [(1, ["you are right"]), (1, [truth[:-1]])])
+                    rng.choice([f"you are not right. {denial}", f"{doubt} {truth}"]), [(1, ["you are right"]), (1, [truth[:-1]])])
     yes = f"you are right. {claim}"
     return make("chat", ask.format(claim[:-1]), f"{denial} {truth}", "you are not right.", yes,
                 [(1, [denial[:-1], "you are not right"]), (1, [truth[:-1]])],
@@ -313,9 +335,9 @@ def extract(rng):
 
 # share of the prompts, in the proportions of the paper's table 1
 TASKS = [(18, story), (12, explain), (9, describe), (7, note),            # generation     45.6 %
-         (6.5, fact_question), (3, unknown_question), (3, why_question),  # open QA        12.4 %
+         (5.6, fact_question), (3.6, unknown_question), (3.2, why_question),  # open QA    12.4 %
          (11, brainstorm),                                                # brainstorming  11.2 %
-         (2, greeting), (1.5, feeling), (3, opinion), (2, bait),          # chat            8.4 %
+         (1.2, greeting), (1.4, small_talk), (1.2, feeling), (3.2, opinion), (1.4, bait),  # 8.4 %
          (3.5, politely), (3, rename),                                    # rewrite         6.6 %
          (4, summarise), (3.5, classify), (3.5, sums),                    # the rest
          (2.5, closed_qa), (2, extract)]
