@@ -13,6 +13,8 @@ the true utility is known in the small world alone.
 import math
 from dataclasses import dataclass
 
+# first, since it says how torch's threads wait
+from plumbing import Steps, Training, adam, check, flags, prepare, run, set_lr, start
 import torch
 from torch.nn import functional as F
 
@@ -21,7 +23,6 @@ from data.batches import by_length, collate, rows_that_fit
 from data.source import prompts
 from data.utility import mean_gold
 from model import load_gpt, respond, save, token_logprobs
-from plumbing import Steps, Training, adam, check, flags, prepare, run, set_lr, start
 
 
 @dataclass(frozen=True)

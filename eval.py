@@ -15,6 +15,8 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+# first, since it says how torch's threads wait
+from plumbing import check, flags, run, start, whole
 import torch
 from tqdm import tqdm
 
@@ -26,7 +28,6 @@ from data.utility import breakdown, gold
 from data.world import lists_prompts, probes
 from dpo import all_logprobs
 from model import load_gpt, respond
-from plumbing import check, flags, run, start, whole
 from reward import load_reward, score_all
 from report import NAMES, last_line, show
 from sft import few_shot_answers, few_shot_exact, heldout_loss

@@ -21,6 +21,8 @@ import copy
 import random
 from dataclasses import dataclass
 
+# first, since it says how torch's threads wait
+from plumbing import Steps, Training, adam, blocks, check, flags, prepare, run, set_lr, start
 import torch
 
 from data.batches import by_length, encode_prompt, fitting, pack, pieces, windows
@@ -28,7 +30,6 @@ from data.labelers import pool
 from data.source import documents, number_or_file, prompts
 from data.utility import gold, mean_gold
 from model import last_index, load_gpt, masked_mean, respond, sample, save, token_logprobs
-from plumbing import Steps, Training, adam, blocks, check, flags, prepare, run, set_lr, start
 from reward import RewardModel, load_reward, score
 from sft import lm_loss
 

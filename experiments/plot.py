@@ -21,7 +21,6 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
-import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -30,7 +29,8 @@ from data.labelers import pool
 from data.utility import gold
 from data.world import prompts
 from report import last_line, read
-from reward import preference_loss
+from reward import preference_loss     # first, since it says how torch's threads wait
+import torch
 
 PICTURES = ROOT / "docs"
 
