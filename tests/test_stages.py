@@ -118,6 +118,32 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(copy):
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
+@pytest.mark.parametrize("module, flags", [
+    (ppo, "--iterations 6 --episodes 8 --minibatch 4 --prompts 40"),
+    (dpo, "--epochs 3 --batch 2")])
+def test_measuring_does_not_touch_what_is_learned(copy, monkeypatch, module, flags):
+    """Measured in the middle on 5 prompts, on 6, and not at all: the same weights, bit for bit."""
+    runs, draw = [], module.prompts
+    for n in (5, 6, 0):
+        if not n:
+            monkeypatch.setattr(module, "prompts", lambda n, which, seed: (
+                [] if which == "eval" else draw(n, which, seed)))
+        call(module, copy, f"{flags} --eval-prompts {n or 5} {SHORT}")
+        lines, last = log(copy, module.__name__)
+        assert ("right" in lines[4 if module is ppo else 49]) == ("right" in last) == (n > 0)
+        assert all(("right" in line) == ("gold" in line) for line in [*lines, last])
+        runs.append(torch.load(copy / f"{module.__name__}.pt")["weights"])
+    assert all(torch.equal(runs[0][name], run[name]) for run in runs[1:] for name in run)
+
+
+def test_the_closing_lines_say_how_many_answers_are_right(copy, capsys):
+    for module, flags in ((ppo, "--iterations 1 --episodes 8 --minibatch 4"), (dpo, "")):
+        call(module, copy, f"{flags} --eval-prompts 8 {SHORT}")
+        last = log(copy, module.__name__)[1]
+        assert (f"true utility {last['gold']:.2f}, right at temperature 1: {last['right']:.0%}"
+                in capsys.readouterr().out)
+
+
 # --- flags of the experiments ---------------------------------------------------------------------
 
 
