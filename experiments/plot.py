@@ -64,7 +64,7 @@ def rows_of(folder, keys, values_of):
     for run, paths in runs(folder, ".").items():
         found = [values for values in map(values_of, paths) if values]
         if found:
-            rows[run] = [mean_and_spread([v[key] for v in found]) for key in keys]
+            rows[run] = [mean_and_spread([v.get(key, math.nan) for v in found]) for key in keys]
             cells = ["{:.2f} ± {:.2f}".format(*cell) for cell in rows[run]]
             print(f"| {run} | {len(found)} | {' | '.join(cells)} |")
     return rows

@@ -90,14 +90,23 @@ def test_dpo_starts_at_log_2_and_goes_below(out):
 
 def test_evaluation_writes_every_key_of_every_model(out):
     results = json.loads((out / "results.json").read_text())
-    keys = ("gold win_gold win_labelers kl length ended truthful invented agrees_with_false rude "
-            "lists_prompts lm_loss few_shot").split()
+    keys = ("gold win_gold win_labelers kl length ended truthful agrees_with_false rude withheld "
+            "lists_prompts lm_loss few_shot right right_07 undeserved").split()
     for name in ("base", "sft", "ppo", "ppo_ptx", "dpo"):
         assert all(math.isfinite(results[name][key]) for key in keys)
+        assert set(results[name]) - set(keys) <= {
+            "score", "well_formed", "bananas", "right_by_kind",
+            "invented"}                     # the last one if an answer about the unknown parses
+        by_kind = results[name]["right_by_kind"]
+        assert by_kind and all(0 <= share <= 1 for share in by_kind.values())
+    assert {"right", "right_07", "right_by_kind"} <= set(results["base_few_shot"])
     assert results["sft"]["win_gold"] == 0.5 and results["sft"]["kl"] == 0
     assert results["base"]["kl"] > 1 and results["ppo"]["kl"] > 0        # model || ref, not reversed
     for key in ("accuracy_labels", "accuracy_heldout_labelers", "accuracy_gold", "agreement"):
         assert 0 < results["rm"][key] < 1
+    for key in "reads_wrong reads_same_kind reads_other reads_frequent reads_terse".split():
+        assert 0 <= results["rm"][key] <= 1
+    assert "NaN" not in (out / "results.json").read_text()
     assert set(results["seconds"]) == {"pretrain", "sft", "reward", "ppo", "ppo_ptx", "dpo"}
     assert results["seed"] == 0 and results["device"] in ("cpu", "cuda")
     assert results["parameters"] > 10_000
