@@ -185,7 +185,7 @@ def test_prompts_with_other_numbers_of_answers_do_not_share_a_batch():
         add_gradients(dpo.Config(), gpt, ITEMS, all_logprobs(gpt, ITEMS, "cpu"), [0, 1], "cpu")
 
 
-def test_held_out_accuracy_is_over_pairs_as_the_reward_models_and_the_loss_over_prompts(monkeypatch):
+def test_held_out_accuracy_is_a_mean_over_pairs_and_the_loss_over_prompts(monkeypatch):
     """Three pairs right, one wrong: 3/4. Losses at beta 1, differences 1, 1, 2 and -1:
     (0.31326 + 0.31326 + 0.12693) / 3 = 0.25115 and 1.31326, their mean 0.78221."""
     logp = [tensor([-1.0, -2.0, -3.0]), tensor([-5.0, -4.0])]
