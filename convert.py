@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tiktoken.load
+
+# first, since it says how torch's threads wait
+from plumbing import check, fail, flags, run
 import torch
 
 from data.source import rankings
 from data.tokenizer import END, Tokenizer
 from model import GPT, GPTConfig, load, load_gpt, save
-from plumbing import check, fail, flags, run
 from reward import load_reward
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""

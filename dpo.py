@@ -10,18 +10,19 @@ likelihood, the constant cancels: no reward model, no sampling.
 the true utility is known in the small world alone.
 """
 
-import math
 from dataclasses import dataclass
 
+# first, since it says how torch's threads wait
+from plumbing import Steps, Training, adam, check, flags, prepare, run, set_lr, start
 import torch
 from torch.nn import functional as F
 
 from data import comparisons
-from data.batches import by_length, collate, rows_that_fit
+from data.batches import batches_of_prompts, collate, rows_that_fit
+from data.comparisons import pair_accuracy, places
 from data.source import prompts
-from data.utility import mean_gold
+from data.utility import assess
 from model import load_gpt, respond, save, token_logprobs
-from plumbing import Steps, Training, adam, check, flags, prepare, run, set_lr, start
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def pairs(counts):
 
 
 def loss_of(model, items, ref_logp, rows, beta, device):
-    """K forward passes a prompt, all of its C(K,2) pairs."""
+    """K forward passes a prompt, all of its C(K,2) pairs. -> loss, stats: means over pairs"""
     tokens, mask = collate([(items[i][0], response) for i in rows for response in items[i][1]])
     pi, ref = (sequence_logprob(model, tokens.to(device), mask.to(device)),
                torch.cat([ref_logp[i] for i in rows]))
@@ -93,17 +94,44 @@ def loss_of(model, items, ref_logp, rows, beta, device):
 
 
 def add_gradients(config, model, items, ref_logp, rows, device):
-    """Backward, as many prompts at a time as --microbatch sequences allow. -> loss, stats"""
-    longest = max(len(items[i][1]) for i in rows)
-    size = max(1, config.microbatch // longest) if config.microbatch else len(rows)
-    total, stats, n = 0.0, {}, sum(math.comb(len(items[i][1]), 2) for i in rows)
+    """Backward for prompts of K answers each, as many at a time as --microbatch sequences allow.
+    -> loss, stats"""
+    K = len(items[rows[0]][1])
+    assert all(len(items[i][1]) == K for i in rows), "prompts of one batch differ in K"
+    size = max(1, config.microbatch // K) if config.microbatch else len(rows)
+    total, stats = 0.0, {}
     for part in (rows[i:i + size] for i in range(0, len(rows), size)):
-        share = sum(math.comb(len(items[i][1]), 2) for i in part) / n
+        share = len(part) / len(rows)
         loss, found = loss_of(model, items, ref_logp, part, config.beta, device)
         (loss * share).backward()
         total += loss.detach() * share
         stats = {key: stats.get(key, 0.0) + value * share for key, value in found.items()}
     return total, stats
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def heldout(config, model, items, ref_logp, device):
+    """-> the loss, a mean over prompts, and the accuracy of the implicit rewards (eq. 5) on pairs,
+    by the reward model's definition."""
+    logp = all_logprobs(model, items, device)
+    implicit = [(pi - ref).tolist() for pi, ref in zip(logp, ref_logp)]     # over beta, best first
+    best_first = [places(range(len(values))) for values in implicit]
+    losses = []
+    for pi, ref in zip(logp, ref_logp):
+        better, worse = pairs([len(pi)])
+        losses.append(dpo_loss(pi[better], pi[worse], ref[better], ref[worse], config.beta)[0])
+    return torch.stack(losses).mean(), pair_accuracy(implicit, best_first)
+
+
+def watch(config, policy, tokenizer, watched):
+    """True utility and the share of right answers at temperature 1, for the log alone: training
+    draws the same random numbers with it and without it."""
+    generator = torch.Generator(policy.lm_head.weight.device).manual_seed(config.seed)
+    answers = respond(policy, tokenizer, [p.text for p in watched], config.max_new_tokens,
+                      generator=generator)
+    return assess(watched, answers, tokenizer)
 
 
 # --- main -----------------------------------------------------------------------------------------
@@ -121,9 +149,10 @@ def main():
     steps = Steps(config, "dpo")
 
     optimizer = adam(model.parameters(), config.lr)
-    lengths = [len(prompt) + max(map(len, responses)) for prompt, responses in items["train"]]
+    # differs from the paper: prompts weigh alike, not pairs (2203.02155, eq. 1), for the pairs of a
+    # prompt say much the same; one K a batch, so the mean over its pairs is that over its prompts
     batches = [rows for _ in range(config.epochs)
-               for rows in by_length(lengths, config.batch, generator)]
+               for rows in batches_of_prompts(items["train"], config.batch, generator)]
     prepare(config, model)
     for step in steps.upto(len(batches), items["train"], model=model, adam=optimizer):
         rows = batches[step]
@@ -134,19 +163,16 @@ def main():
         optimizer.step()
         optimizer.zero_grad()
         if watched and (step % 50 == 49 or step + 1 == len(batches)):
-            answers = respond(model, tokenizer, [p.text for p in watched], config.max_new_tokens)
-            stats["gold"] = mean_gold(watched, answers, tokenizer)        # for the log alone
+            stats |= watch(config, model, tokenizer, watched)
         steps.log(step, loss=loss, norm=norm, **stats)
 
-    with torch.no_grad():
-        heldout = [loss_of(model, items["valid"], ref_logp["valid"], [i], config.beta, device)
-                   for i in range(len(items["valid"]))]
-    loss, accuracy = (sum(values) / len(values) for values in
-                      zip(*((l.item(), s["accuracy"].item()) for l, s in heldout)))
+    loss, accuracy = heldout(config, model, items["valid"], ref_logp["valid"], device)
+    reached = {key: stats[key] for key in ("gold", "right") if watched}
+    truth = (", true utility {gold:.2f}, right at temperature 1: {right:.0%}".format(**reached)
+             if watched else "")
     save(f"{config.out}/dpo.pt", "dpo", model, model.config, tokenizer)
-    gold = f", true utility {stats['gold']:.2f}" if watched else ""
-    steps.end(f"{config.out}/dpo.pt: held-out accuracy {accuracy:.1%}{gold}",
-              heldout_accuracy=accuracy, heldout_loss=loss)
+    steps.end(f"{config.out}/dpo.pt: held-out accuracy {accuracy:.1%}{truth}",
+              heldout_accuracy=accuracy, heldout_loss=loss, **reached)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+# first, since it says how torch's threads wait
+from plumbing import autocast, blocks, check, fail, flags, load_whole, run, start, whole
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from data.batches import PAD, encode_prompt
 from data.tokenizer import Tokenizer
-from plumbing import autocast, blocks, check, fail, flags, load_whole, run, start, whole
 
 # --- network --------------------------------------------------------------------------------------
 

@@ -16,6 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+# OpenMP's threads spin while they wait for each other; beside one other busy process a training
+# step then takes many times as long. It reads this when torch is imported, so plumbing comes first.
+WAITING = "OMP_WAIT_POLICY", "passive"
+os.environ.setdefault(*WAITING)          # what the user has set stays
+
 import torch
 from tqdm import tqdm
 

@@ -21,14 +21,15 @@ import copy
 import random
 from dataclasses import dataclass
 
+# first, since it says how torch's threads wait
+from plumbing import Steps, Training, adam, blocks, check, flags, prepare, run, set_lr, start
 import torch
 
 from data.batches import by_length, encode_prompt, fitting, pack, pieces, windows
 from data.labelers import pool
 from data.source import documents, number_or_file, prompts
-from data.utility import gold, mean_gold
+from data.utility import assess, gold
 from model import last_index, load_gpt, masked_mean, respond, sample, save, token_logprobs
-from plumbing import Steps, Training, adam, blocks, check, flags, prepare, run, set_lr, start
 from reward import RewardModel, load_reward, score
 from sft import lm_loss
 
@@ -54,7 +55,7 @@ class Config(Training):
     lr: float = 4e-4               # policy, warmed up from a tenth of it over 10 iterations
     value_lr: float = 1e-3         # value function; paper 9e-6
     ema: float = 0.95              # decay of the averaged weights that are saved; paper 0.992
-    eval_prompts: int = 200        # for the true utility in the log, never used for training
+    eval_prompts: int = 200        # for the true utility in the log, never for training
 
 
 # --- rewards --------------------------------------------------------------------------------------
@@ -247,6 +248,18 @@ def step(model, optimizer):
     return norm
 
 
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def watch(config, policy, tokenizer, watched):
+    """True utility and the share of right answers at temperature 1, for the log alone: training
+    draws the same random numbers with it and without it."""
+    generator = torch.Generator(policy.lm_head.weight.device).manual_seed(config.seed)
+    answers = respond(policy, tokenizer, [p.text for p in watched], config.max_new_tokens,
+                      generator=generator)
+    return assess(watched, answers, tokenizer)
+
+
 # --- main -----------------------------------------------------------------------------------------
 
 
@@ -312,17 +325,14 @@ def main():
         assert iteration or abs(found["kl"]) < 1e-3, (
             f"the KL to the reference is {found['kl']} at the start")
         if watched and (iteration % 5 == 4 or iteration + 1 == config.iterations):
-            answers = respond(policy, tokenizer, [p.text for p in watched], config.max_new_tokens)
-            found["gold"] = mean_gold(watched, answers, tokenizer)        # for the log alone
+            found |= watch(config, policy, tokenizer, watched)
         steps.log(iteration, **found)
 
-    reached = {}
-    if watched:
-        answers = respond(average, tokenizer, [p.text for p in watched], config.max_new_tokens)
-        reached["gold"] = mean_gold(watched, answers, tokenizer)
-    gold = f"true utility {reached['gold']:.2f}; " if watched else ""
+    reached = watch(config, average, tokenizer, watched) if watched else {}
+    truth = ("true utility {gold:.2f}, right at temperature 1: {right:.0%}; ".format(**reached)
+             if watched else "")
     save(f"{config.out}/{name}.pt", name, average, policy.config, tokenizer)
-    steps.end(f"{config.out}/{name}.pt: {gold}in the last iteration, before averaging, score "
+    steps.end(f"{config.out}/{name}.pt: {truth}in the last iteration, before averaging, score "
               f"{found['score']:.2f} and KL {found['kl']:.1f}",
               score=found["score"], kl=found["kl"], **reached)
 

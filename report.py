@@ -1,4 +1,4 @@
-"""What eval.py found, shown: a table, five prompts answered by every model, figures.
+"""What eval.py found, shown: tables, five prompts answered by every model, figures.
 
     python report.py                            out/results.json, answers.jsonl, metrics/ again;
                                                 with matplotlib, out/figures/*.png
@@ -8,18 +8,25 @@
 import json
 import math
 import statistics
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from plumbing import check, fail, flags, run
 
 NAMES = {"base": "base", "base_few_shot": "base, few-shot page", "sft": "SFT", "ppo": "PPO",
-         "ppo_ptx": "PPO-ptx", "dpo": "DPO"}                              # rows of the table
-COLUMNS = {"gold": "true utility", "score": "score", "win_gold": "wins, true utility",
-           "win_labelers": "wins, labelers", "kl": "KL to SFT", "length": "tokens",
-           "truthful": "truthful", "invented": "invents", "agrees_with_false": "agrees with false",
-           "rude": "rude", "lists_prompts": "lists prompts", "lm_loss": "pretraining loss",
-           "few_shot": "few-shot exact"}
+         "ppo_ptx": "PPO-ptx", "dpo": "DPO"}                              # columns of the tables
+COLUMNS = {"right": "right, temperature 1", "right_07": "right, temperature 0.7",
+           "gold": "true utility", "win_gold": "wins, true utility",
+           "win_labelers": "wins, labelers", "undeserved": "undeserved",
+           "score": "score", "kl": "KL to SFT", "length": "tokens", "truthful": "truthful",
+           "invented": "invents", "agrees_with_false": "agrees with false", "rude": "rude",
+           "withheld": "withholds", "lists_prompts": "lists prompts",
+           "lm_loss": "pretraining loss", "few_shot": "few-shot exact"}   # their rows
+PROBES = {"reads_wrong": "its wrong variant",
+          "reads_same_kind": "one to another prompt of its kind",
+          "reads_other": "one to a prompt of another kind",
+          "reads_frequent": "the policy's most frequent answer", "reads_terse": "the terse one"}
 
 
 @dataclass(frozen=True)
@@ -62,18 +69,60 @@ def last_line(path):
 # --- tables ---------------------------------------------------------------------------------------
 
 
+def value_of(results, name, key, kind=None):
+    """What results.json says of a model, or of its answers to one kind of prompt; None if nothing
+    was counted."""
+    found = results.get(name, {}).get(key)
+    return found.get(kind) if kind and found else found
+
+
+def kinds_of(results):
+    return next((list(row["right_by_kind"]) for name, row in results.items()
+                 if name in NAMES and "right_by_kind" in row), [])
+
+
+def mean_and_half(results, name, *which):
+    """0.71 +- 0.04, the half of its 95 % interval"""
+    centre = value_of(results, name, *which)
+    half = value_of(results["intervals"], name, *which)
+    return "-" if centre is None else f"{centre:.2f}" + (f" +- {half:.2f}" if half else "")
+
+
+def print_rows(title, rows, names, results):
+    """rows: {label: the key, or the key and the kind}"""
+    print("\n" + title.ljust(24) + "".join(name.rjust(15) for name in names))
+    for label, which in rows.items():
+        cells = [mean_and_half(results, name, *which) for name in names]
+        if set(cells) != {"-"}:
+            print(label.ljust(24) + "".join(cell.rjust(15) for cell in cells))
+
+
 def print_table(results):
-    """A row a model, means with half of their 95 % intervals."""
-    found = {name: results[name] for name in NAMES if name in results}
-    shown = [c for c in COLUMNS if any(c in row for row in found.values())]
-    print("\n" + "model".ljust(14) + "".join(c.replace("_with_false", "").rjust(15) for c in shown))
-    for name, row in found.items():
-        half = results["intervals"][name]
-        cells = ("-" if c not in row else f"{row[c]:.2f} +- {half[c]:.2f}" if half[c]
-                 else f"{row[c]:.2f}" for c in shown)
-        print(name.ljust(14) + "".join(cell.rjust(15) for cell in cells))
+    """A column a model, means with half of their 95 % intervals; then the reward model."""
+    names = [name for name in NAMES if name in results]
+    print_rows("", {label: (key,) for key, label in COLUMNS.items()}, names, results)
+    kinds = {kind: ("right_by_kind", kind) for kind in kinds_of(results)}
+    if kinds:
+        print_rows("right at 0.7", kinds, names, results)
+    rm = {key: value for key, value in results["rm"].items() if not isinstance(value, dict)}
+    reads = {key: value for key, value in rm.items() if key.startswith("reads_")}
     print("\n" + "\n".join(f"held-out pairs, {key}: {value:.1%}"
-                           for key, value in results["rm"].items()))
+                           for key, value in rm.items() if key not in reads))
+    if reads:
+        print("\nthe reward model puts the careful answer above")
+    for key, value in reads.items():
+        print(f"  {PROBES.get(key, key).ljust(36)}{value:.1%}")
+
+
+def print_frequent(answers):
+    """What each tuned model says most often, to how many prompts, and how often that is right."""
+    for name in ("sft", "ppo", "ppo_ptx", "dpo"):
+        given = [row for row in answers if row["model"] == name and "right" in row]
+        if given:
+            answer, n = Counter(row["answer"] for row in given).most_common(1)[0]
+            right = sum(row["right"] for row in given if row["answer"] == answer)
+            print(f"  {name:14} {' / '.join(answer.splitlines())}  "
+                  f"(at {n} of {len(given)} prompts, right at {right})")
 
 
 def print_samples(answers, n=5):
@@ -86,28 +135,54 @@ def print_samples(answers, n=5):
         for row in (row for row in answers if row["prompt"] == prompt):
             answer = " / ".join(row["answer"].splitlines())
             print(f"  {row['model']:14} {answer}{'' if row['ended'] else ' ...'}")
+    if any("right" in row for row in answers):
+        print("\nthe most frequent answer of each")
+        print_frequent(answers)
+
+
+def spread(values):
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def extremes(values):
+    return f"{min(values):.2f} to {max(values):.2f}"
+
+
+def common(dictionaries):
+    """The keys that all have, in the order of the first."""
+    return [key for key in dictionaries[0] if all(key in other for other in dictionaries)]
+
+
+def print_markdown(title, rows, names, runs, cell):
+    """A table whose cells speak of all runs; rows as in print_rows."""
+    print(f"| {title} | {' | '.join(NAMES[name] for name in names)} |")
+    print("|" + "---|" * (len(names) + 1))
+    for label, which in rows.items():
+        values = [[value_of(run, name, *which) for run in runs] for name in names]
+        cells = ["" if None in found else cell(found) for found in values]
+        if any(cells):
+            print(f"| {label} | {' | '.join(cells)} |")
+    print()
 
 
 def print_seeds(folders):
     """Tables in Markdown: mean and standard deviation over finished runs, then lowest and highest.
     """
     runs = [read_results(folder) for folder in folders]
-    common = lambda of: [key for key in of(runs[0]) if all(key in of(run) for run in runs)]
-    spread = lambda values: f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
-    for cell in (spread, lambda values: f"{min(values):.2f} to {max(values):.2f}"):
-        print(f"| {len(runs)} seeds | {' | '.join(COLUMNS.values())} |")
-        print("|" + "---|" * (len(COLUMNS) + 1))
-        for name in filter(NAMES.get, common(lambda run: run)):
-            shown = common(lambda run: run[name])
-            cells = (cell([run[name][c] for run in runs]) if c in shown else "" for c in COLUMNS)
-            print(f"| {NAMES[name]} | {' | '.join(cells)} |")
-        print()
-    for key in common(lambda run: run["rm"]):
+    names = [name for name in NAMES if name in common(runs)]
+    measures = {label: (key,) for key, label in COLUMNS.items()}
+    kinds = {kind: ("right_by_kind", kind) for kind in kinds_of(runs[0])}
+    for cell in (spread, extremes):
+        print_markdown(f"{len(runs)} seeds", measures, names, runs, cell)
+        if kinds:
+            print_markdown("right at 0.7", kinds, names, runs, cell)
+    for key in common([run["rm"] for run in runs]):
         values = [run["rm"][key] for run in runs]
-        print(f"reward model, {key}: {statistics.mean(values):.1%} ± "
-              f"{statistics.stdev(values):.1%}, lowest {min(values):.1%}")
+        if not isinstance(values[0], dict):
+            print(f"reward model, {key}: {statistics.mean(values):.1%} ± "
+                  f"{statistics.stdev(values):.1%}, lowest {min(values):.1%}")
     print("seconds:", {stage: round(statistics.mean(run["seconds"][stage] for run in runs))
-                       for stage in common(lambda run: run["seconds"])})
+                       for stage in common([run["seconds"] for run in runs])})
 
 
 # --- figures --------------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ import random
 import time
 from dataclasses import dataclass
 
+# first, since it says how torch's threads wait
+from plumbing import (Steps, Training, check, cosine, flags, muon_and_adam, prepare, run, set_lr,
+                      start)
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -35,8 +38,6 @@ from data.source import demonstrations, number_or_file, prompts
 from data.utility import gold
 from data.world import demonstrate, votes
 from model import GPT, last_index, load, load_gpt, load_weights, respond, save
-from plumbing import (Steps, Training, check, cosine, flags, muon_and_adam, prepare, run, set_lr,
-                      start)
 
 
 @dataclass(frozen=True)

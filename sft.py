@@ -13,6 +13,9 @@ appendix C.1 and C.3).
 
 from dataclasses import dataclass
 
+# first, since it says how torch's threads wait
+from plumbing import (Steps, Training, check, cosine, flags, muon_and_adam, prepare, run, set_lr,
+                      start)
 import torch
 
 from data.batches import (by_length, collate, encode_example, fitting, pack, pieces,
@@ -21,8 +24,6 @@ from data.source import demonstrations, documents, number_or_file, prompts
 from data.tokenizer import Tokenizer, train_ranks
 from model import (GPT, GPTConfig, load_gpt, masked_mean, rows_cached, sample, save,
                    token_logprobs)
-from plumbing import (Steps, Training, check, cosine, flags, muon_and_adam, prepare, run, set_lr,
-                      start)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@ where tokens[b, t] is one that we learn from. Causal attention never looks right
 needs no attention mask.
 """
 
-import torch
-
+# first, since it says how torch's threads wait
 from plumbing import check
+import torch
 
 PAD = 0
 

@@ -85,8 +85,10 @@ def is_right(prompt, answer, ended=True):
     return terms["task"] == 3 and not any(terms[t] for t in TERMS if t not in ("task", "length"))
 
 
-def mean_gold(asked, responses, tokenizer):
-    """Mean true utility of response ids, one response a prompt. For logs and evaluation,
-    never for training."""
-    return sum(gold(p, tokenizer.decode(ids), ids[-1] == tokenizer.eot)
-               for p, ids in zip(asked, responses)) / len(asked)
+def assess(asked, responses, tokenizer):
+    """Response ids, one response a prompt -> their mean true utility and the share of those that
+    are right. For logs and evaluation, never for training."""
+    judged = [(p, tokenizer.decode(ids), ids[-1] == tokenizer.eot)
+              for p, ids in zip(asked, responses)]
+    return dict(gold=sum(gold(*one) for one in judged) / len(judged),
+                right=sum(is_right(*one) for one in judged) / len(judged))

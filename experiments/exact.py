@@ -18,16 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+# first, since it says how torch's threads wait
+from plumbing import check, flags, run, start
 import torch
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from data import comparisons
 from data.batches import encode_prompt
 from data.utility import gold
 from data.world import prompts
 from model import load_gpt, respond
-from plumbing import check, flags, run, start
 from reward import load_reward, score_all
 
 

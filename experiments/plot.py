@@ -21,7 +21,6 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
-import torch
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -30,7 +29,8 @@ from data.labelers import pool
 from data.utility import gold
 from data.world import prompts
 from report import last_line, read
-from reward import preference_loss
+from reward import preference_loss     # first, since it says how torch's threads wait
+import torch
 
 PICTURES = ROOT / "docs"
 
@@ -64,7 +64,7 @@ def rows_of(folder, keys, values_of):
     for run, paths in runs(folder, ".").items():
         found = [values for values in map(values_of, paths) if values]
         if found:
-            rows[run] = [mean_and_spread([v[key] for v in found]) for key in keys]
+            rows[run] = [mean_and_spread([v.get(key, math.nan) for v in found]) for key in keys]
             cells = ["{:.2f} ± {:.2f}".format(*cell) for cell in rows[run]]
             print(f"| {run} | {len(found)} | {' | '.join(cells)} |")
     return rows

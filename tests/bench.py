@@ -12,10 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import ppo                             # first, since it says how torch's threads wait
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import ppo
 from data.batches import encode_prompt
 from data.world import prompts
 from model import GPT, GPTConfig, load_gpt, sample

@@ -5,14 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))     # so that `pytest` alone finds model.py
+import plumbing                        # first, since it says how torch's threads wait
+import torch
+
 torch.set_num_threads(1)               # on so little work threads only wait for each other
 
 import dpo
 import eval as evaluation
-import plumbing
 import ppo
 import reward
 import sft

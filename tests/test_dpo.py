@@ -9,7 +9,8 @@ from torch import tensor
 from torch.testing import assert_close
 
 from data.batches import collate
-from dpo import dpo_loss, loss_of, pairs, all_logprobs, sequence_logprob
+import dpo
+from dpo import add_gradients, dpo_loss, loss_of, pairs, all_logprobs, sequence_logprob
 from model import GPT, GPTConfig
 
 ITEMS = [([1, 2], [[3, 5], [4, 4, 4, 5], [5]]), ([3], [[1, 1, 5], [2, 5]])]     # answers best first
@@ -153,3 +154,48 @@ def test_the_order_of_prompts_in_a_batch_does_not_matter():
     ref_logp = all_logprobs(other, ITEMS, "cpu")
     one, two = (loss_of(gpt, ITEMS, ref_logp, rows, 0.1, "cpu")[0] for rows in ([0, 1], [1, 0]))
     assert_close(one, two)
+
+
+# --- prompts weigh alike --------------------------------------------------------------------------
+
+
+SAME_K = [([1, 2], [[3, 5], [4, 4, 4, 5], [5]]), ([3], [[1, 1, 5], [2, 5], [4, 5]]),
+          ([4, 1], [[5], [3, 5], [2, 2, 5]])]
+
+
+@pytest.mark.parametrize("microbatch", [0, 1, 3, 6, 100])
+def test_the_gradient_of_a_batch_is_the_mean_of_its_prompts_gradients(microbatch):
+    gpt, other = tiny(), tiny(seed=1)
+    ref_logp, expected = all_logprobs(other, SAME_K, "cpu"), 0.0
+    for i in range(3):
+        loss_of(gpt, SAME_K, ref_logp, [i], 0.1, "cpu")[0].backward()
+        expected += gpt.transformer.wte.weight.grad.clone() / 3
+        gpt.zero_grad()
+    config = dpo.Config(microbatch=microbatch, beta=0.1)
+    loss, _ = add_gradients(config, gpt, SAME_K, ref_logp, [0, 1, 2], "cpu")
+    assert_close(gpt.transformer.wte.weight.grad, expected)
+    alone = [loss_of(gpt, SAME_K, ref_logp, [i], 0.1, "cpu")[0].item() for i in range(3)]
+    assert loss.item() == approx(sum(alone) / 3, abs=1e-6)
+
+
+def test_prompts_with_other_numbers_of_answers_do_not_share_a_batch():
+    """Three pairs of one and one of the other: a mean over pairs would weigh them 3 to 1."""
+    gpt = tiny()
+    with pytest.raises(AssertionError, match="differ in K"):
+        add_gradients(dpo.Config(), gpt, ITEMS, all_logprobs(gpt, ITEMS, "cpu"), [0, 1], "cpu")
+
+
+def test_held_out_accuracy_is_a_mean_over_pairs_and_the_loss_over_prompts(monkeypatch):
+    """Three pairs right, one wrong: 3/4. Losses at beta 1, differences 1, 1, 2 and -1:
+    (0.31326 + 0.31326 + 0.12693) / 3 = 0.25115 and 1.31326, their mean 0.78221."""
+    logp = [tensor([-1.0, -2.0, -3.0]), tensor([-5.0, -4.0])]
+    monkeypatch.setattr(dpo, "all_logprobs", lambda *_: logp)
+    zero = [torch.zeros(3), torch.zeros(2)]
+    loss, accuracy = dpo.heldout(dpo.Config(beta=1.0), None, ITEMS, zero, "cpu")
+    assert accuracy == 0.75 and loss.item() == approx(0.78221, abs=1e-5)
+
+
+def test_held_out_accuracy_counts_a_policy_that_is_its_reference_half_right():
+    gpt = tiny()
+    loss, accuracy = dpo.heldout(dpo.Config(), gpt, ITEMS, all_logprobs(gpt, ITEMS, "cpu"), "cpu")
+    assert accuracy == 0.5 and loss.item() == approx(math.log(2), abs=1e-6)

@@ -1,8 +1,71 @@
-"""The optimiser that is written by hand, against torch's and against the singular values."""
+"""The optimiser that is written by hand, against torch's and against the singular values; how
+torch's threads wait."""
 
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 
 from plumbing import Muon, orthogonal
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = [*ROOT.glob("*.py"), *ROOT.glob("data/*.py"), *ROOT.glob("experiments/*.py"),
+           ROOT / "tests/conftest.py", ROOT / "tests/bench.py"]
+
+
+# --- threads --------------------------------------------------------------------------------------
+
+
+def imported(path):
+    """The names of the modules that a file imports, in order; not those inside functions."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = ([node.module] if isinstance(node, ast.ImportFrom)
+                     else [alias.name for alias in node.names])
+            yield from (name.partition(".")[0] for name in names)
+
+
+def late(path):
+    """Whether torch is imported before plumbing, or before a script that imports plumbing first."""
+    found = list(imported(path))
+    first = {"plumbing", "model", "sft", "reward", "ppo", "dpo"} - {path.stem}
+    return "torch" in found and path.stem != "plumbing" and (
+        not first & set(found[:found.index("torch")]))
+
+
+def test_every_script_imports_plumbing_before_torch(tmp_path):
+    assert len(SCRIPTS) > 15 and not list(filter(late, SCRIPTS))
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("import torch\nfrom plumbing import check\n")
+    assert late(wrong)
+
+
+def openmp_settings(script, **environment):
+    """What torch's OpenMP says of itself while a script prints its help."""
+    kept = {name: value for name, value in os.environ.items()
+            if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    shown = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, text=True,
+                           env=kept | environment | {"OMP_DISPLAY_ENV": "true"},
+                           capture_output=True, check=True).stderr
+    if "OMP_WAIT_POLICY" not in shown:
+        pytest.skip("another OpenMP than GNU's")
+    return shown.upper()
+
+
+@pytest.mark.parametrize("script", ["sft.py", "eval.py", "model.py"])
+def test_threads_do_not_spin_while_they_wait(script):
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in openmp_settings(script)
+
+
+def test_how_the_user_lets_threads_wait_stays():
+    assert "OMP_WAIT_POLICY = 'ACTIVE'" in openmp_settings("ppo.py", OMP_WAIT_POLICY="active")
+
+
+# --- Muon -----------------------------------------------------------------------------------------
 
 
 def test_orthogonal_keeps_the_singular_vectors_and_brings_the_values_near_one():

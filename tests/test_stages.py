@@ -90,14 +90,23 @@ def test_dpo_starts_at_log_2_and_goes_below(out):
 
 def test_evaluation_writes_every_key_of_every_model(out):
     results = json.loads((out / "results.json").read_text())
-    keys = ("gold win_gold win_labelers kl length ended truthful invented agrees_with_false rude "
-            "lists_prompts lm_loss few_shot").split()
+    keys = ("gold win_gold win_labelers kl length ended truthful agrees_with_false rude withheld "
+            "lists_prompts lm_loss few_shot right right_07 undeserved").split()
     for name in ("base", "sft", "ppo", "ppo_ptx", "dpo"):
         assert all(math.isfinite(results[name][key]) for key in keys)
+        assert set(results[name]) - set(keys) <= {
+            "score", "well_formed", "bananas", "right_by_kind",
+            "invented"}                     # the last one if an answer about the unknown parses
+        by_kind = results[name]["right_by_kind"]
+        assert by_kind and all(0 <= share <= 1 for share in by_kind.values())
+    assert {"right", "right_07", "right_by_kind"} <= set(results["base_few_shot"])
     assert results["sft"]["win_gold"] == 0.5 and results["sft"]["kl"] == 0
     assert results["base"]["kl"] > 1 and results["ppo"]["kl"] > 0        # model || ref, not reversed
     for key in ("accuracy_labels", "accuracy_heldout_labelers", "accuracy_gold", "agreement"):
         assert 0 < results["rm"][key] < 1
+    for key in "reads_wrong reads_same_kind reads_other reads_frequent reads_terse".split():
+        assert 0 <= results["rm"][key] <= 1
+    assert "NaN" not in (out / "results.json").read_text()
     assert set(results["seconds"]) == {"pretrain", "sft", "reward", "ppo", "ppo_ptx", "dpo"}
     assert results["seed"] == 0 and results["device"] in ("cpu", "cuda")
     assert results["parameters"] > 10_000
@@ -116,6 +125,32 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(copy):
                         f"{SHORT}")
         runs.append(weights(copy / "ppo.pt"))
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("module, flags", [
+    (ppo, "--iterations 6 --episodes 8 --minibatch 4 --prompts 40"),
+    (dpo, "--epochs 3 --batch 2")])
+def test_measuring_does_not_touch_what_is_learned(copy, monkeypatch, module, flags):
+    """Measured in the middle on 5 prompts, on 6, and not at all: the same weights, bit for bit."""
+    runs, draw = [], module.prompts
+    for n in (5, 6, 0):
+        if not n:
+            monkeypatch.setattr(module, "prompts", lambda n, which, seed: (
+                [] if which == "eval" else draw(n, which, seed)))
+        call(module, copy, f"{flags} --eval-prompts {n or 5} {SHORT}")
+        lines, last = log(copy, module.__name__)
+        assert ("right" in lines[4 if module is ppo else 49]) == ("right" in last) == (n > 0)
+        assert all(("right" in line) == ("gold" in line) for line in [*lines, last])
+        runs.append(torch.load(copy / f"{module.__name__}.pt")["weights"])
+    assert all(torch.equal(runs[0][name], run[name]) for run in runs[1:] for name in run)
+
+
+def test_the_closing_lines_say_how_many_answers_are_right(copy, capsys):
+    for module, flags in ((ppo, "--iterations 1 --episodes 8 --minibatch 4"), (dpo, "")):
+        call(module, copy, f"{flags} --eval-prompts 8 {SHORT}")
+        last = log(copy, module.__name__)[1]
+        assert (f"true utility {last['gold']:.2f}, right at temperature 1: {last['right']:.0%}"
+                in capsys.readouterr().out)
 
 
 # --- flags of the experiments ---------------------------------------------------------------------
