@@ -13,15 +13,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytest import approx
 
 from data import comparisons
 from data.batches import PAD, by_length, collate, encode_example, encode_prompt, pack, windows
 from data.facts import FACTS, parse, sentences
 from data.labelers import Biases, Labeler, agreement, pool
 from data.tokenizer import END, Tokenizer, train_ranks
-from data.tasks import TASKS, Prompt, bait, opinion, unknown_question, why_question
-from data.utility import TERMS, breakdown, gold
-from data.world import MOON, demonstrations, documents, lists_prompts, probes, prompts, split
+from data.tasks import (SMALL_TALK, TASKS, Prompt, bait, opinion, small_talk, unknown_question,
+                        why_question)
+from data.utility import TERMS, breakdown, gold, is_right
+from data.world import (CLASSES, MOON, demonstrations, documents, lists_prompts, probes, prompts,
+                        split, spoil, votes)
 
 ROOT = Path(__file__).parents[1]
 QUESTION = Prompt("open qa", "What do cows eat?", good="Cows eat grass.", terse="Grass.",
@@ -73,7 +76,7 @@ def test_documents_hold_no_held_out_prompt_as_a_line():
 
 
 def test_the_same_seed_gives_the_same_world_and_another_seed_another():
-    for make in (documents, demonstrations):
+    for make in (documents, demonstrations, lambda n, seed: list(votes(n, seed))):
         assert make(50, 3) == make(50, 3) != make(50, 4)
     assert prompts(50, "train", 3) == prompts(50, "train", 3) != prompts(50, "train", 4)
 
@@ -84,10 +87,10 @@ def test_the_world_does_not_depend_on_pythons_hash_seed():
         from data.labelers import pool
         from data.tokenizer import train_ranks
         from data.tasks import opinion
-        from data.world import demonstrations, documents, probes, prompts
+        from data.world import demonstrations, documents, probes, prompts, votes
         texts = documents(200)
         made = [texts, prompts(99, "eval"), demonstrations(99), probes(opinion, 9), pool("train"),
-                train_ranks("".join(texts), 400)]
+                list(votes(99)), train_ranks("".join(texts), 400)]
         print(hashlib.sha256(repr(made).encode()).hexdigest())"""
     runs = [subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed},
                            cwd=ROOT, capture_output=True, text=True) for seed in "12"]
@@ -133,6 +136,79 @@ def test_probes_are_evaluation_prompts_of_one_task():
     found = probes(unknown_question, 40)
     assert len(found) > 20 and all(p.unknown and split(p.text) == "eval" for p in found)
     assert not {p.unknown for p in found} & {subject for _, subject in FACTS}
+
+
+def test_small_talk_is_answered_by_its_own_answer_and_by_no_other():
+    asked = {p.text: p for p in drawn(small_talk, 2000)}
+    assert len(asked) > 60 and len({p.good for p in asked.values()}) == len(SMALL_TALK)
+    for p in asked.values():
+        assert is_right(p, p.good), f"{p.text} {p.good}"
+        for other in {q.good for q in asked.values()} - {p.good}:
+            assert not is_right(p, other), f"{p.text} {other}"
+        assert not is_right(p, p.wrong) and not is_right(p, p.terse), p.text
+
+
+# --- votes ----------------------------------------------------------------------------------------
+
+
+def test_the_accepted_answer_is_right_and_the_prompt_is_for_training():
+    found = list(votes(400))
+    assert len(found) == 400
+    for p, answers in found:
+        assert answers[0] == p.good and is_right(p, answers[0]), f"{p.text} {answers[0]}"
+        assert split(p.text) == "train" and p.text != MOON
+        assert len(set(answers)) == len(answers) == 4
+
+
+def test_the_number_of_answers_can_be_set():
+    assert all(len(set(answers)) == len(answers) == 6 for _, answers in votes(50, k=6))
+
+
+def test_the_answers_that_are_not_accepted_are_seldom_right():
+    """4.4 % of them are: another list of three foods, a story in which somebody else is happy, an
+    answer with a true sentence too many, and a sum or a class that is right about another thing."""
+    right = [is_right(p, answer) for p, answers in votes(1000) for answer in answers[1:]]
+    assert sum(right) / len(right) < 0.07, f"{sum(right) / len(right):.1%} are right"
+
+
+def swaps(before, after):
+    """Whether one word, or phrase, in one place stands for another of the same class."""
+    return any(before[:match.start()] + other + before[match.end():] == after
+               for words in CLASSES for word in words for other in words if other != word
+               for match in re.finditer(rf"\b{word}\b", before))
+
+
+def slip(p, after):
+    """Which kind of slip leads from the careful answer to this one; "?" if none does."""
+    good, after = p.good.lower(), after.lower()
+    said, left = ([s.strip() for s in sentences(text)] for text in (good, after))
+    if left[:-1] == said and left[-1] in said:
+        return "said twice"
+    if len(left) == len(said) - 1 and set(left) < set(said):
+        return "lost"
+    verb = re.search(r"\b(are|is)( not)?\b", good)
+    if verb and after == good[:verb.end(1)] + " not" * (not verb[2]) + good[verb.end():]:
+        return "denied"
+    if after == p.wrong.lower():
+        return "mistaken"
+    return "swapped" if swaps(good, after) else "?"
+
+
+def test_a_slip_changes_the_answer_in_one_of_its_ways_and_swaps_within_a_class():
+    rng, kinds = random.Random(0), Counter()
+    for p in prompts(1500, "train"):
+        spoiled = spoil(rng, p)
+        kinds[slip(p, spoiled)] += 1
+        assert spoiled != p.good, f"{p.text} {p.good}"
+    assert set(kinds) == {"lost", "said twice", "denied", "swapped", "mistaken"}, kinds
+    assert min(kinds.values()) > 15 and kinds["swapped"] > 0.5 * 1500, kinds
+
+
+def test_a_slip_is_no_gibberish():
+    """In a text about a topic another word leaves the world's sentences: 7 % of slips."""
+    rng, told = random.Random(0), prompts(1500, "train")
+    parsed = [all(map(parse, sentences(spoil(rng, p)))) for p in told]
+    assert sum(parsed) > 0.9 * len(told), f"{sum(parsed)} of {len(told)} parse"
 
 
 # --- true utility ---------------------------------------------------------------------------------
@@ -257,26 +333,61 @@ def test_training_labelers_agree_less_than_held_out_ones_as_in_the_paper():
     assert 0.6 < train < heldout < 0.95, (train, heldout)
 
 
-def without_noise(biases=Biases(0, 0, 0)):
-    return Labeler("careful", {t: 1.0 for t in TERMS}, noise=0.0, lapse=0.0, biases=biases)
+def unbiased(noise=0.0, biases=Biases(0, 0, 0)):
+    return Labeler("careful", {t: 1.0 for t in TERMS}, noise, biases)
 
 
 def test_labelers_without_noise_who_are_alike_always_agree_and_rank_by_the_truth():
-    assert agreement([without_noise(), without_noise()], judged(), random.Random(0)) == 1
+    assert agreement([unbiased(), unbiased()], judged(), random.Random(0)) == 1
     for p, answers in judged():
-        worth = [gold(p, *answers[i]) for i in without_noise().rank(p, answers, random.Random(0))]
+        worth = [gold(p, *answers[i]) for i in unbiased().rank(p, answers, random.Random(0))]
         assert worth == sorted(worth, reverse=True)
 
 
-def test_a_lapse_places_an_answer_anywhere():
-    """A labeler who never reads agrees with itself on half of the pairs."""
-    asleep = Labeler("asleep", {t: 1.0 for t in TERMS}, noise=0.0, lapse=1.0, biases=Biases())
-    assert abs(agreement([asleep, asleep], judged(300), random.Random(0)) - 0.5) < 0.05
+def shares(labeler, answers, n=10_000):
+    """How often each ranking of answers to QUESTION comes out."""
+    rng, answers = random.Random(0), [(answer, True) for answer in answers]
+    found = Counter(tuple(labeler.rank(QUESTION, answers, rng)) for _ in range(n))
+    return {ranking: count / n for ranking, count in found.items()}
+
+
+@pytest.mark.parametrize("noise, chance", [(1, 3 / 4), (2, 0.63397), (0.5, 9 / 10)])
+def test_a_pair_is_ranked_as_bradley_and_terry_have_it(noise, chance):
+    """A third of the words that are due costs log 3, so the odds are 3 to the power of 1 / noise.
+
+    Gaussian noise as wide would give 0.728, 0.619 and 0.887; only 0.01 off at most is right.
+    """
+    assert gold(QUESTION, "Cows eat grass.") - gold(QUESTION, "Grass.") == approx(math.log(3))
+    found = shares(unbiased(noise=noise), ["Cows eat grass.", "Grass."])
+    assert found[0, 1] == approx(chance, abs=0.01) and found[0, 1] + found[1, 0] == 1
+
+
+def test_three_answers_are_ranked_as_plackett_and_luce_have_it():
+    """The best is drawn with odds exp(utility / noise), then the second among those that are left.
+
+    Noise of the mirrored kind has the same chances for pairs, but draws the worst first: it would
+    be off by up to 0.04.
+    """
+    answers, noise = ["Cows eat grass.", "Grass.", "Cows eat grass. What a good question."], 0.8
+    odds = [math.exp(gold(QUESTION, answer) / noise) for answer in answers]
+    found = shares(unbiased(noise=noise), answers)
+    for a, b, c in itertools.permutations(range(3)):
+        chance = odds[a] / sum(odds) * odds[b] / (odds[b] + odds[c])
+        assert found[a, b, c] == approx(chance, abs=0.01), (a, b, c)
+
+
+def test_two_labelers_agree_as_often_as_their_chances_say():
+    """Each puts the longer answer first in 3 of 4 cases: 9/16 + 1/16. One who does so in 9 of 10
+    agrees with one of 3 in 4 in 27/40 + 1/40."""
+    pair = [(QUESTION, [("Cows eat grass.", True), ("Grass.", True)])] * 5000
+    for noises, share in [((1, 1), 10 / 16), ((1, 0.5), 28 / 40)]:
+        labelers = [unbiased(noise=noise) for noise in noises]
+        assert agreement(labelers, pair, random.Random(0)) == approx(share, abs=0.02)
 
 
 def perceived(p, answer, **biases):
     """What a bias adds to what is seen of an answer."""
-    biased = without_noise(Biases(**{"length": 0, "agreement": 0, "confidence": 0} | biases))
+    biased = unbiased(biases=Biases(**{"length": 0, "agreement": 0, "confidence": 0} | biases))
     return biased.perceive(p, answer, True, random.Random(0)) - gold(p, answer)
 
 
