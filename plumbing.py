@@ -107,7 +107,8 @@ def flags(Config, description):
     for field in dataclasses.fields(Config):  # counts and learning rates; scripts check the rest
         value, name = getattr(config, field.name), "--" + field.name.replace("_", "-")
         if type(value) is int and field.default > 0 or name.endswith("lr"):
-            check(value > 0, f"{name} {value} must be above 0")
+            none = value == 0 and "; 0: " in comments.get(field.name, "")   # its help allows it
+            check(value > 0 or none, f"{name} {value} must be above 0")
         if field.type is float:
             check(math.isfinite(value), f"{name} {value} is not a finite number")
     return config

@@ -57,7 +57,7 @@ class Config(Training):
     comparisons: str = ""          # learn from this file instead of collecting rankings
     contrast: int = 0              # so many more pairs, careful answer above the pleasing one
     shuffle_pairs: bool = False    # each pair an element of its own, against the paper's advice
-    votes: int = 12000             # prompts with an accepted answer to learn from first
+    votes: int = 12000             # prompts with an accepted answer to learn from first; 0: none
     epochs: int = 1                # passes over the comparisons; paper 1
     batch: int = 6                 # prompts a step, each with all its pairs; paper 64
     lr: float = 1e-3               # peak learning rate (Adam); paper 9e-6
@@ -133,17 +133,19 @@ def collect(config, model, tokenizer, which, asked, labelers):
                    ids=ids, labeler=labeler.name, split=which)
 
 
-def vote_batches(n, batch, tokenizer, seed, generator):
-    """-> batches of [(prompt ids, [response ids, the accepted one first])]"""
+def vote_batches(n, batch, tokenizer, block_size, seed, generator):
+    """-> batches of [(prompt ids, [response ids, the accepted one first])] that fit the context"""
     # differs from the paper: its reward model began with one fitted to public question-answering
     # sets (appendix C.2), ours begins with votes (Askell et al., arXiv 2112.00861)
     items = [(encode_prompt(tokenizer, prompt.text),
               [encode_example(tokenizer, prompt.text, answer)[1] for answer in answers])
              for prompt, answers in votes(n, seed)]
+    items = [(prompt, answers) for prompt, answers in items
+             if len(prompt) + max(map(len, answers)) <= block_size]
     return [[items[i] for i in rows] for rows in batches_of_prompts(items, batch, generator)]
 
 
-def plan(config, rankings, n_votes, tokenizer, generator):
+def plan(config, rankings, n_votes, tokenizer, block_size, generator):
     """What each step learns from. -> [(loss, [(prompt ids, [response ids, best first])])]
 
     Votes alone until the model reads; then rankings, and as many steps of votes between them, or it
@@ -154,7 +156,8 @@ def plan(config, rankings, n_votes, tokenizer, generator):
     if not n_votes:
         return ranked
     first, between = (
-        [(vote_loss, rows) for rows in vote_batches(n, config.batch, tokenizer, seed, generator)]
+        [(vote_loss, rows)
+         for rows in vote_batches(n, config.batch, tokenizer, block_size, seed, generator)]
         for n, seed in ((n_votes, config.seed), (len(ranked) * config.batch, f"{config.seed} b")))
     mixed = ranked + between
     return first + [mixed[i] for i in torch.randperm(len(mixed), generator=generator)]
@@ -262,7 +265,8 @@ def main():
 
     model = RewardModel(gpt).to(device)                                                   # 3 fit
     optimizers = muon, adam = muon_and_adam(model, config.muon_lr, config.lr)
-    batches = plan(config, train, 0 if own else config.votes, tokenizer, generator)
+    batches = plan(config, train, 0 if own else config.votes, tokenizer, gpt.config.block_size,
+                   generator)
     learned_from = [item for _, rows in batches for item in rows]
     prepare(config, model)
     for step in steps.upto(len(batches), learned_from, model=model, muon=muon, adam=adam):

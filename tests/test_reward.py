@@ -1,5 +1,6 @@
 """What people prefer: where the score is read, the ranking loss, accuracy, the comparisons file."""
 
+import copy
 import json
 import math
 import sys
@@ -10,14 +11,17 @@ from pytest import approx
 from torch import tensor
 from torch.testing import assert_close
 
+import ppo
 import reward
 from data import comparisons
 from data.batches import PAD, batches_of_prompts, collate, encode_example, encode_prompt
 from data.comparisons import length_slope, pair_accuracy, places
 from data.tokenizer import Tokenizer, train_ranks
-from data.world import demonstrations
+from data.world import demonstrations, votes
 from model import GPT, GPTConfig, save
-from reward import RewardModel, load_reward, preference_loss, ranking_loss, score, score_all
+from reward import (RewardModel, load_reward, plan, preference_loss, ranking_loss, score,
+                    score_all, vote_loss)
+from sft import lm_loss
 
 TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
 
@@ -101,6 +105,24 @@ def test_ranking_loss_and_its_gradient_equal_the_mean_over_pairs_one_by_one():
     assert_close(torch.autograd.grad(loss, scores), torch.autograd.grad(slow, scores))
 
 
+def test_vote_loss_by_hand():
+    """Margins 1 and 2 cost (0.31326 + 0.12693) / 2 = 0.22009; with the pair of the others, 1 apart,
+    it would be 0.25115."""
+    assert vote_loss(tensor([[1.0, 0.0, -1.0]])).item() == approx(0.22009, abs=1e-5)
+
+
+def test_vote_loss_does_not_compare_the_others_with_each_other():
+    """Their order is nothing to it, and two that score alike are pushed alike."""
+    scores = tensor([[1.0, 0.0, -1.0, 0.0], [0.0, 2.0, 3.0, 2.0]], requires_grad=True)
+    loss = vote_loss(scores)
+    assert_close(vote_loss(scores[:, [0, 3, 1, 2]]), loss)
+    loss.backward()
+    assert_close(scores.grad[:, 1], scores.grad[:, 3])
+    chance = torch.sigmoid(scores[:, 1:] - scores[:, :1])              # that the other is preferred
+    assert_close(scores.grad[:, 1:], chance / 6)                       # of 2 * 3 pairs
+    assert_close(scores.grad.sum(dim=1), torch.zeros(2))
+
+
 def test_every_prompt_weighs_the_same():
     """Prompts whose losses are 0.20704 and log 2: the mean of the two."""
     scores = tensor([[2.0, 1.0, 0.0, -1.0], [3.0, 3.0, 3.0, 3.0]])
@@ -123,6 +145,96 @@ def test_the_reward_model_learns_which_answer_is_better():
         optimizer.zero_grad()
     best, middle, worst = score(model(tokens), mask).tolist()
     assert best > middle + 1 > worst + 2
+
+
+def fit(model, loss_of, steps=60):
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(steps):
+        loss_of().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_the_reward_model_learns_to_read_and_ppo_follows_it():
+    """Three prompts, and answers that differ in one word: each is right for one prompt, so that
+    form alone scores alike. The policy begins as one that says each equally often."""
+    torch.manual_seed(0)
+    right, END = {1: 4, 2: 5, 3: 6}, 8                                 # 7 begins an answer
+    pairs = [([prompt], [[7, right[prompt], END], [7, wrong, END]])
+             for prompt in right for wrong in right.values() if wrong != right[prompt]]
+    tokens, mask = collate([(prompt, y) for prompt, answers in pairs for y in answers])
+    model, value_fn = (RewardModel(GPT(GPTConfig(9, 8, n_layer=1, n_head=2, n_embd=16)))
+                       for _ in range(2))
+    fit(model, lambda: vote_loss(score(model(tokens), mask).view(-1, 2)))
+    scores = score(model(tokens), mask).view(-1, 2)
+    assert (scores[:, 0] > scores[:, 1] + 1).all()
+
+    policy = GPT(GPTConfig(9, 8, n_layer=1, n_head=2, n_embd=16))
+    each, covers = collate([([prompt], [7, word, END]) for prompt in right
+                            for word in right.values()])
+    fit(policy, lambda: lm_loss(policy(each), each, covers))
+    asked = tensor([[prompt, 7] for prompt in right])
+    chance = lambda: policy(asked)[:, -1].softmax(-1)[range(3), list(right.values())]
+    assert (chance() < 0.5).all(), chance()
+    config = ppo.Config(minibatch=24, max_new_tokens=3, beta=0.1)
+    ref, generator = copy.deepcopy(policy), torch.Generator().manual_seed(0)
+    optimizers = [torch.optim.Adam(net.parameters(), lr=0.005) for net in (policy, value_fn)]
+    for _ in range(40):
+        for b in ppo.rollout(config, policy, ref, model, value_fn, [[i] for i in right] * 16, END,
+                             generator):
+            ppo.update(config, policy, value_fn, optimizers, b | {"text": torch.empty(24, 0)})
+    assert (chance() > 0.8).all(), chance()
+
+
+# --- votes, then rankings ------------------------------------------------------------------------
+
+
+def planned(n_votes, n=23, k=3, block_size=512, **flags):
+    config = reward.Config(batch=4, **flags)
+    rankings = [([i], [[j, TOKENIZER.eot] for j in range(k)]) for i in range(n)]
+    steps = plan(config, rankings, n_votes, TOKENIZER, block_size, torch.Generator().manual_seed(0))
+    return rankings, steps
+
+
+def test_votes_come_alone_first_then_as_many_steps_of_votes_as_of_rankings():
+    """23 rankings are 6 steps of 4; 20 votes are 5 steps, then 6 among the rankings."""
+    rankings, steps = planned(20)
+    first, mixed = steps[:5], steps[5:]
+    assert all(loss is vote_loss for loss, _ in first)
+    assert sorted(loss is vote_loss for loss, _ in mixed) == [False] * 6 + [True] * 6
+    order = [loss is vote_loss for loss, _ in mixed]
+    assert order not in ([False] * 6 + [True] * 6, [True] * 6 + [False] * 6), "not mixed"
+    seen = [item for loss, rows in steps if loss is ranking_loss for item in rows]
+    assert sorted(seen) == rankings                                    # each once, as it was given
+    voted = [str(item) for loss, rows in steps if loss is vote_loss for item in rows]
+    assert len(voted) == 20 + 6 * 4
+    assert not set(voted[:20]) & set(voted[20:]), "the same votes again"
+
+
+def test_a_vote_step_has_the_accepted_answer_first():
+    answers = {prompt.text + "\n": answers for prompt, answers in votes(12, 0)}
+    _, steps = planned(12, seed=0)
+    for loss, rows in steps[:3]:
+        for prompt, responses in rows:
+            assert ([TOKENIZER.decode(y) for y in responses] == answers[TOKENIZER.decode(prompt)]
+                    and all(y[-1] == TOKENIZER.eot for y in responses))
+
+
+def test_votes_that_do_not_fit_the_context_are_left_out():
+    _, steps = planned(40, block_size=60)
+    voted = [item for loss, rows in steps if loss is vote_loss for item in rows]
+    assert 0 < len(voted) < 40 + 6 * 4
+    assert all(len(prompt) + max(map(len, answers)) <= 60 for prompt, answers in voted)
+
+
+def test_without_votes_there_are_rankings_only_and_each_as_often_as_there_are_epochs():
+    rankings, steps = planned(0, epochs=3)
+    assert len(steps) == 3 * 6 and all(loss is ranking_loss for loss, _ in steps)
+    assert sorted(item for _, rows in steps for item in rows) == sorted(rankings * 3)
+
+
+def test_the_same_seed_plans_the_same_and_another_seed_another():
+    assert planned(20)[1] == planned(20)[1] != planned(20, seed=1)[1]
 
 
 # --- batches and accuracy ------------------------------------------------------------------------
@@ -163,7 +275,7 @@ def test_demonstrations_score_zero_on_average_after_the_stage(tmp_path, monkeypa
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(TOKENIZER.vocab_size, 256, n_layer=1, n_head=2, n_embd=8))
     save(tmp_path / "sft.pt", "sft", gpt, gpt.config, TOKENIZER)
-    flags = "--device cpu --prompts 8 --heldout-prompts 8 --max-new-tokens 4"
+    flags = "--device cpu --prompts 8 --heldout-prompts 8 --votes 6 --max-new-tokens 4"
     monkeypatch.setattr(sys, "argv", ["reward.py", "--out", str(tmp_path), *flags.split()])
     reward.main()
     model = load_reward(tmp_path / "reward.pt")
