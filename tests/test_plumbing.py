@@ -78,6 +78,37 @@ def test_orthogonal_keeps_the_singular_vectors_and_brings_the_values_near_one():
         assert values.diag().min() > 0.6 and values.diag().max() < 1.25
 
 
+def test_matrices_turned_together_are_those_turned_one_at_a_time():
+    """Of both forms, and of very different sizes: none may lean on its neighbours."""
+    torch.manual_seed(0)
+    for shape in [(24, 8), (8, 24), (8, 8)]:
+        stack = torch.randn(5, *shape) * torch.tensor([1e-4, 1, 1, 30, 1e3]).view(5, 1, 1)
+        together = orthogonal(stack)
+        assert together.shape == stack.shape
+        for one, turned in zip(stack, together):
+            torch.testing.assert_close(turned, orthogonal(one), atol=1e-5, rtol=0)
+            values = torch.linalg.svdvals(turned)
+            assert values.min() > 0.6 and values.max() < 1.25
+
+
+def test_muon_steps_on_many_matrices_as_on_each_alone():
+    """Shapes that come again, not in a row: each matrix keeps its own gradient and average."""
+    torch.manual_seed(0)
+    shapes = [(8, 8), (24, 8), (8, 8), (8, 24), (24, 8), (8, 8)]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    alone = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    settings = dict(lr=0.1, weight_decay=0.1, momentum=0.9)
+    together, each = Muon(ours, **settings), [Muon([p], **settings) for p in alone]
+    for step in range(4):
+        for p, q in zip(ours, alone):
+            p.grad = torch.randn(p.shape)
+            q.grad = p.grad.clone()
+        for optimizer in (together, *each):
+            optimizer.step()
+    for p, q in zip(ours, alone):
+        torch.testing.assert_close(p, q, atol=1e-5, rtol=0)
+
+
 def test_muon_goes_where_torchs_muon_goes():
     torch.manual_seed(0)
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in [(8, 24), (24, 8)]]
