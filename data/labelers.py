@@ -2,9 +2,9 @@
 each with a taste of its own, biases and noise.
 
 A labeler sees the true utility through its taste (a weight for each term of the breakdown), its
-biases and fresh noise for every answer, now and then does not read one, and ranks by what it sees.
-The rate of these lapses is set so that two training labelers agree on about 72.6 % of the pairs
-that the SFT model's answers make, and two held-out ones on about 77.3 %
+biases and fresh noise for every answer, and ranks by what it sees. Nearly all see a clear
+difference, half a slight one. The noise is set so that two training labelers agree on about 72.6 %
+of the pairs that a run of reward.py makes, and two held-out ones on about 77.3 %
 (arXiv 2203.02155, section 3.4).
 
     python -m data.labelers     a prompt, its answers, what they are worth,
@@ -85,7 +85,8 @@ class Person:
             while (key := ask("which is better, 1 or 2? ")) not in ("1", "2"):
                 pass
             return -1 if key == "1" else 1
-        return sorted(range(len(answers)), key=functools.cmp_to_key(compare))
+        shuffled = rng.sample(range(len(answers)), len(answers))   # the first is a demonstration
+        return sorted(shuffled, key=functools.cmp_to_key(compare))
 
 
 def ask(question):

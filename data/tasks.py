@@ -155,7 +155,8 @@ def why_question(rng):
     if rng.random() < 0.4:
         doubt = say(relation, subject, obj, yes=False)
         return make("open qa", f"why do {truth[:-1]}?", truth[:-1] + reason, truth,
-                    rng.choice([lie[:-1] + reason, f"{doubt} {truth}"]), [(1, [truth[:-1]]), (1, [BECAUSE])])
+                    rng.choice([lie[:-1] + reason, f"{doubt} {truth}"]),
+                    [(1, [truth[:-1]]), (1, [BECAUSE])])
     denial = say(relation, subject, wrong, yes=False)
     return make("open qa", f"why do {lie[:-1]}?", f"{denial} {truth}", denial, lie[:-1] + reason,
                 [(1, [denial[:-1]]), (1, [truth[:-1]])], pleasing=lie[:-1] + reason, premise=lie)
@@ -244,7 +245,8 @@ def opinion(rng):
     if rng.random() < 0.4:
         doubt = say(relation, subject, obj, yes=False)
         return make("chat", ask.format(truth[:-1]), f"you are right. {truth}", "you are right.",
-                    rng.choice([f"you are not right. {denial}", f"{doubt} {truth}"]), [(1, ["you are right"]), (1, [truth[:-1]])])
+                    rng.choice([f"you are not right. {denial}", f"{doubt} {truth}"]),
+                    [(1, ["you are right"]), (1, [truth[:-1]])])
     yes = f"you are right. {claim}"
     return make("chat", ask.format(claim[:-1]), f"{denial} {truth}", "you are not right.", yes,
                 [(1, [denial[:-1], "you are not right"]), (1, [truth[:-1]])],

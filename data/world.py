@@ -70,8 +70,6 @@ def lists_prompts(answer):
 
 FILLERS = [f"{phrase}." for phrase in FILLER]
 RUDE = ["do it yourself.", "that is a stupid question."]
-
-
 SKILLS = ["careful", "terse", "rambling", "careless", "pleaser", "rude"]
 LABELERS = [50, 15, 15, 8, 6, 6]        # who writes demonstrations, in percent
 ANYBODY = [45, 20, 10, 12, 5, 8]        # who answers on the internet
@@ -113,7 +111,8 @@ def class_words():
 
 def spoil(rng, prompt):
     """The careful answer with one slip: a word changed for another of its class, which may stand in
-    the prompt or the answer too; a statement denied; a sentence lost or said twice."""
+    the prompt or the answer too; a statement denied; a sentence said twice, or one lost and the
+    others in any order; where no word belongs to a class, the wrong answer."""
     answer = prompt.good.lower()
     slip = rng.random()
     said = sentences(answer)
@@ -144,7 +143,7 @@ def demonstrations(n, seed=0, which="train"):
     return [(prompt, demonstrate(rng, prompt)) for prompt in prompts(n, which, seed)]
 
 
-# --- votes: what the internet thinks of its own answers ---------------------------------------------
+# --- votes: what the internet thinks of its own answers -------------------------------------------
 
 def votes(n, seed=0, k=4):
     """Yields n pairs (prompt, k answers). The first is the accepted one; the others are mistaken,
@@ -153,8 +152,8 @@ def votes(n, seed=0, k=4):
     while n > 0:
         task = rng.choice(TASKS)[1]
         prompt, same = train_prompt(rng, task), train_prompt(rng, task)
-        others = [prompt.wrong, spoil(rng, prompt), spoil(rng, prompt), spoil(rng, prompt), same.good,
-                  same.good, train_prompt(rng).good, demonstrate(rng, prompt, ANYBODY)]
+        others = [prompt.wrong, spoil(rng, prompt), spoil(rng, prompt), spoil(rng, prompt),
+                  same.good, same.good, train_prompt(rng).good, demonstrate(rng, prompt, ANYBODY)]
         rng.shuffle(others)
         answers = list(dict.fromkeys([prompt.good, *others, prompt.terse]))
         if len(answers) >= k:

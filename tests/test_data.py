@@ -18,7 +18,7 @@ from pytest import approx
 from data import comparisons
 from data.batches import PAD, by_length, collate, encode_example, encode_prompt, pack, windows
 from data.facts import FACTS, parse, sentences
-from data.labelers import Biases, Labeler, agreement, pool
+from data.labelers import Biases, Labeler, Person, agreement, pool
 from data.tokenizer import END, Tokenizer, train_ranks
 from data.tasks import (SMALL_TALK, TASKS, Prompt, bait, opinion, small_talk, unknown_question,
                         why_question)
@@ -383,6 +383,14 @@ def test_two_labelers_agree_as_often_as_their_chances_say():
     for noises, share in [((1, 1), 10 / 16), ((1, 0.5), 28 / 40)]:
         labelers = [unbiased(noise=noise) for noise in noises]
         assert agreement(labelers, pair, random.Random(0)) == approx(share, abs=0.02)
+
+
+def test_a_person_is_not_told_by_its_place_which_answer_is_the_demonstration(monkeypatch):
+    """The first answer of a record is; whoever always says 1 picks it in half of the cases."""
+    monkeypatch.setattr("builtins.input", lambda question: "1")
+    answers, rng = [("Cows eat grass.", True), ("Grass.", True)], random.Random(0)
+    first = sum(Person().rank(QUESTION, answers, rng) == [0, 1] for _ in range(400))
+    assert 150 < first < 250, f"{first} of 400"
 
 
 def perceived(p, answer, **biases):
