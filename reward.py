@@ -121,6 +121,7 @@ def collect(config, model, tokenizer, which, asked, labelers):
     texts = [prompt.text for prompt, k in zip(asked, count) for _ in range(k - 1)]
     drawn = iter(respond(model, tokenizer, texts, config.max_new_tokens))                 # 1 sample
     for prompt, k in zip(asked, count):
+        # differs from the paper: a labeler's demonstration stands among the K, or none may be right
         demonstration = encode_example(tokenizer, prompt.text, demonstrate(rng, prompt))[1]
         ids = [tuple(demonstration)] + [tuple(next(drawn)) for _ in range(k - 1)]
         ids = [list(row) for row in dict.fromkeys(ids)]                                # distinct

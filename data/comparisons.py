@@ -3,9 +3,10 @@
     {"prompt": "...", "responses": ["...", ...], "ranking": [2, 0, 1], "ids": [[...], ...],
      "labeler": "train 3", "split": "train"}
 
-`ranking` holds indices of responses, best first. `ids` are the sampled token ids: training uses
-those, because text that is encoded again may give others. A line without `ids` is encoded, with an
-end-of-text token added; other formats stand in data/source.py.
+`ranking` holds indices of responses, best first. `ids` are the token ids, of a demonstration and of
+the sampled responses: training uses those, because text that is encoded again may give others. A
+line without `ids` is encoded, with an end-of-text token added; other formats stand in
+data/source.py.
 """
 
 import itertools
