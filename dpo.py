@@ -32,7 +32,7 @@ class Config(Training):
     beta: float = 0.3              # strength of the tether; paper 0.1
     epochs: int = 1                # passes over the comparisons
     batch: int = 8                 # prompts a step, each with all its pairs; paper 64 pairs
-    lr: float = 2e-4               # peak learning rate (Adam); paper 1e-6 (RMSprop)
+    lr: float = 1e-4               # peak learning rate (Adam); paper 1e-6 (RMSprop)
     max_new_tokens: int = 48       # longest answer, for the true utility in the log
     eval_prompts: int = 128        # for the true utility in the log; with --comparisons none
 

@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # OpenMP's threads spin while they wait for each other; beside one other busy process a training
-# step then takes many times as long. It reads this when torch is imported, so plumbing comes first.
-WAITING = "OMP_WAIT_POLICY", "passive"
-os.environ.setdefault(*WAITING)          # what the user has set stays
+# step then takes many times as long. It reads these when torch is imported, so plumbing comes first.
+# They spin for a thousand turns: a few steps in a hundred slower when nothing else runs. LLVM's
+# OpenMP (macOS) only knows the policy. What the user has set stays.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 from tqdm import tqdm

@@ -38,21 +38,21 @@ from sft import lm_loss
 class Config(Training):
     save_every: int = 10           # iterations from one checkpoint for --resume to the next
     begin: str = "sft"             # checkpoint in --out that policy and reference begin with
-    iterations: int = 38           # paper 500
+    iterations: int = 70           # paper 500
     episodes: int = 128            # prompts and answers an iteration; paper 512
-    minibatch: int = 32            # episodes an optimiser step; paper 64
+    minibatch: int = 64            # episodes an optimiser step; paper 64
     prompts: number_or_file = 5000         # to draw from, or a file; paper 31,144
     documents: number_or_file = 2000       # for --ptx, or a text file
     max_new_tokens: int = 48       # longest answer
     reward: str = "model"          # or banana (counts the word), gold, labelers (at each answer)
-    beta: float = 0.12             # KL penalty; paper 0.02
+    beta: float = 0.1              # KL penalty; paper 0.02
     ptx: float = 0.0               # gamma, weight of the pretraining gradient; paper 27.8, 0: none
     lam: float = 0.95              # of GAE; not printed in the paper
     clip: float = 0.2              # of the ratio; paper 0.2
     value_clip: float = 0.2        # of the value's change; not printed in the paper
     missing_end: float = -3.0      # score of an answer that never ends
     add_missing_end: bool = False  # added to the reward model's score instead of replacing it
-    lr: float = 4e-4               # policy, warmed up from a tenth of it over 10 iterations
+    lr: float = 2e-4               # policy, warmed up from a tenth of it over 10 iterations
     value_lr: float = 1e-3         # value function; paper 9e-6
     ema: float = 0.95              # decay of the averaged weights that are saved; paper 0.992
     eval_prompts: int = 200        # for the true utility in the log, never for training

@@ -3,8 +3,7 @@
 1 sample   K answers to each prompt, K drawn from 4 to 9 as in the paper: one by a labeler, the
            others by the SFT model
 2 rank     a labeler ranks the different ones; one line a prompt in out/comparisons.jsonl
-3 fit      first to the internet's votes, until it reads what an answer says; then, gently, to the
-           rankings, all C(K,2) pairs of a prompt as one element of the batch, K forward passes
+3 fit      all C(K,2) pairs of a prompt as one element of the batch, K forward passes
            (arXiv 2203.02155, eq. 1)
 4 shift    the bias, so that demonstrations score 0 on average (section 3.5)
 
@@ -30,20 +29,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from data import comparisons
-from data.batches import (batches_of_prompts, collate, encode_example, encode_prompt, fitting,
-                          pieces)
+from data.batches import batches_of_prompts, collate, encode_example, fitting, pieces
 from data.comparisons import length_slope, pair_accuracy, places
 from data.labelers import Biases, Person, agreement, pool
 from data.source import demonstrations, number_or_file, prompts
 from data.utility import gold
-from data.world import demonstrate, votes
-from model import GPT, last_index, load, load_gpt, load_weights, respond, save
+from data.world import demonstrate
+from model import (GPT, last_index, load, load_gpt, load_weights, respond, save,
+                   token_logprobs)
 
 
 @dataclass(frozen=True)
 class Config(Training):
     begin: str = "sft"             # checkpoint in --out that answers and becomes the reward model
-    prompts: number_or_file = 3500         # prompts with rankings to train on; paper 33,207
+    prompts: number_or_file = 4500         # prompts with rankings to train on; paper 33,207
     demonstrations: number_or_file = 500   # that score 0 on average in the end, or a file of them
     heldout_prompts: int = 300     # prompts with rankings to measure on
     k: int = 0                     # answers a prompt; 0 draws it from 4 to 9 as in the paper
@@ -57,29 +56,38 @@ class Config(Training):
     comparisons: str = ""          # learn from this file instead of collecting rankings
     contrast: int = 0              # so many more pairs, careful answer above the pleasing one
     shuffle_pairs: bool = False    # each pair an element of its own, against the paper's advice
-    votes: int = 12000             # prompts with an accepted answer to learn from first; 0: none
     epochs: int = 1                # passes over the comparisons; paper 1
     batch: int = 6                 # prompts a step, each with all its pairs; paper 64
-    lr: float = 1e-3               # peak learning rate (Adam); paper 9e-6
-    muon_lr: float = 0.01          # peak learning rate of the blocks' matrices (Muon)
+    likelihood: bool = True        # add the answer's log-likelihood; paper: no
+    lr: float = 5e-4               # peak learning rate (Adam); paper 9e-6
+    muon_lr: float = 0.003         # peak learning rate of the blocks' matrices (Muon)
 
 
 # --- loss -----------------------------------------------------------------------------------------
 
 
 class RewardModel(nn.Module):
-    """A GPT with a scalar head in place of the unembedding; ppo.py's value function is one too."""
+    """A GPT with a scalar head; ppo.py's value function is one too.
 
-    def __init__(self, gpt):
+    scalar = head(hidden) + likelihood * log p(all tokens so far), the log-probs of its own
+    unembedding. A generator knows which word does not belong long before a new head has learned to
+    read it off the hidden state. The share of the prompt is the same for all of its answers.
+    """
+
+    def __init__(self, gpt, likelihood=0.3):
+        # differs from the paper: the head stands beside the unembedding, not in its place
         super().__init__()
         self.gpt = gpt
         self.head = nn.Linear(gpt.config.n_embd, 1)
-        nn.init.normal_(self.head.weight, std=(gpt.config.n_embd + 1) ** -0.5)
+        nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.likelihood = nn.Parameter(torch.tensor(likelihood), requires_grad=likelihood != 0)
 
     def forward(self, tokens):
-        """(B, T) -> (B, T), a scalar a position."""
-        return self.head(self.gpt.hidden(tokens)).squeeze(-1)
+        """(B, T) -> (B, T), a scalar per position."""
+        hidden = self.gpt.hidden(tokens)
+        logp = token_logprobs(self.gpt.lm_head(hidden), tokens)                  # (B, T-1)
+        return self.head(hidden).squeeze(-1) + self.likelihood * F.pad(logp.cumsum(dim=1), (1, 0))
 
 
 def score(per_token, mask):
@@ -99,12 +107,6 @@ def ranking_loss(scores):
     return preference_loss(scores[:, better], scores[:, worse])
 
 
-def vote_loss(scores):
-    """The accepted answer, first in its row, against each of the others, which are not compared
-    with each other. (B, K) -> ()"""
-    return preference_loss(scores[:, :1].expand_as(scores[:, 1:]), scores[:, 1:])
-
-
 def load_reward(path, device="cpu"):
     """-> RewardModel in evaluation mode, for scoring or as an initial value function"""
     config, _, weights = load(path, "python reward.py", device)
@@ -121,7 +123,7 @@ def collect(config, model, tokenizer, which, asked, labelers):
     texts = [prompt.text for prompt, k in zip(asked, count) for _ in range(k - 1)]
     drawn = iter(respond(model, tokenizer, texts, config.max_new_tokens))                 # 1 sample
     for prompt, k in zip(asked, count):
-        # differs from the paper: a labeler's demonstration stands among the K, or none may be right
+        # differs from the paper: one of the K answers is a labeler's
         demonstration = encode_example(tokenizer, prompt.text, demonstrate(rng, prompt))[1]
         ids = [tuple(demonstration)] + [tuple(next(drawn)) for _ in range(k - 1)]
         ids = [list(row) for row in dict.fromkeys(ids)]                                # distinct
@@ -132,36 +134,6 @@ def collect(config, model, tokenizer, which, asked, labelers):
         yield dict(prompt=prompt.text, responses=[answer for answer, _ in answers],
                    ranking=labeler.rank(prompt, answers, rng),                            # 2 rank
                    ids=ids, labeler=labeler.name, split=which)
-
-
-def vote_batches(n, batch, tokenizer, block_size, seed, generator):
-    """-> batches of [(prompt ids, [response ids, the accepted one first])] that fit the context"""
-    # differs from the paper: its reward model began with one fitted to public question-answering
-    # sets (appendix C.2), ours begins with votes (Askell et al., arXiv 2112.00861)
-    items = [(encode_prompt(tokenizer, prompt.text),
-              [encode_example(tokenizer, prompt.text, answer)[1] for answer in answers])
-             for prompt, answers in votes(n, seed)]
-    items = [(prompt, answers) for prompt, answers in items
-             if len(prompt) + max(map(len, answers)) <= block_size]
-    return [[items[i] for i in rows] for rows in batches_of_prompts(items, batch, generator)]
-
-
-def plan(config, rankings, n_votes, tokenizer, block_size, generator):
-    """What each step learns from. -> [(loss, [(prompt ids, [response ids, best first])])]
-
-    Votes alone until the model reads; then rankings, and as many steps of votes between them, or it
-    forgets again.
-    """
-    ranked = [(ranking_loss, [rankings[i] for i in rows]) for _ in range(config.epochs)
-              for rows in batches_of_prompts(rankings, config.batch, generator)]
-    if not n_votes:
-        return ranked
-    first, between = (
-        [(vote_loss, rows)
-         for rows in vote_batches(n, config.batch, tokenizer, block_size, seed, generator)]
-        for n, seed in ((n_votes, config.seed), (len(ranked) * config.batch, f"{config.seed} b")))
-    mixed = ranked + between
-    return first + [mixed[i] for i in torch.randperm(len(mixed), generator=generator)]
 
 
 def label(config, model, tokenizer):
@@ -264,28 +236,27 @@ def main():
     of_the_world = {which: judged(known, tokenizer, items[which]) for which in items}
     own = len(of_the_world["valid"]) < len(items["valid"])
 
-    model = RewardModel(gpt).to(device)                                                   # 3 fit
+    model = RewardModel(gpt, 0.3 * config.likelihood).to(device)                          # 3 fit
     optimizers = muon, adam = muon_and_adam(model, config.muon_lr, config.lr)
-    batches = plan(config, train, 0 if own else config.votes, tokenizer, gpt.config.block_size,
-                   generator)
-    learned_from = [item for _, rows in batches for item in rows]
+    batches = [rows for _ in range(config.epochs)
+               for rows in batches_of_prompts(train, config.batch, generator)]
     prepare(config, model)
-    for step in steps.upto(len(batches), learned_from, model=model, muon=muon, adam=adam):
-        loss_of, rows = batches[step]
-        tokens, mask = collate([(prompt, y) for prompt, responses in rows for y in responses])
+    for step in steps.upto(len(batches), train, model=model, muon=muon, adam=adam):
+        rows = batches[step]
+        tokens, mask = collate([(train[i][0], response) for i in rows for response in train[i][1]])
         K, loss, best_wins = len(tokens) // len(rows), 0.0, 0.0
         for x, m in pieces(config.microbatch and max(1, config.microbatch // K) * K, tokens, mask):
             scores = score(model(x.to(device)), m.to(device)).view(-1, K)                 # (B, K)
-            part = loss_of(scores) * (len(scores) / len(rows))
+            part = ranking_loss(scores) * (len(scores) / len(rows))
             part.backward()
             loss += part.detach()
             best_wins += (scores[:, :1] > scores[:, 1:]).float().mean() * (len(scores) / len(rows))
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, peak in zip(optimizers, (config.muon_lr, config.lr)):
-            set_lr(optimizer, peak * min(1, 0.02 + step / 50) * cosine(step / len(batches)))
+            set_lr(optimizer, peak * cosine(step / len(batches)))
             optimizer.step()
             optimizer.zero_grad()
-        steps.log(step, loss=loss, norm=norm, best_wins=best_wins, votes=loss_of is vote_loss)
+        steps.log(step, loss=loss, norm=norm, best_wins=best_wins)
 
     if own and isinstance(config.demonstrations, int):       # the small world's say nothing of them
         demos = [(prompt, responses[0]) for prompt, responses in items["train"]]

@@ -37,14 +37,15 @@ class Config(Training):
     n_embd: int = 96               # pretrain: channels
     dropout: float = 0.0           # pretrain: kept for sft; paper 0.2 for its SFT baseline
     documents: number_or_file = 12000      # documents of the small world, or a text file
-    steps: int = 3500              # pretrain: optimiser steps
+    steps: int = 3000              # pretrain: optimiser steps
     pretrain_lr: float = 2e-3      # pretrain: peak learning rate of embeddings and vectors (Adam)
     pretrain_muon_lr: float = 0.01 # pretrain: peak learning rate of the blocks' matrices (Muon)
-    demonstrations: number_or_file = 7000  # sft: of the small world, or a file; paper 12,725
+    demonstrations: number_or_file = 9000  # sft: of the small world, or a file; paper 12,725
     epochs: int = 2                # sft: passes over them; paper 2 for the model PPO starts from
     lr: float = 1e-3               # sft: peak learning rate (Adam); paper 2.45e-6 to 1.04e-5
     muon_lr: float = 0.005         # sft: peak learning rate (Muon)
-    batch: int = 32                # sequences a step; paper 32
+    batch: int = 32                # sft: sequences a step; paper 32
+    pretrain_batch: int = 16       # pretrain: windows a step
     mix: float = 0.1               # sft: pretraining batches per batch of demonstrations; paper 0.1
     weight_decay: float = 0.1      # of the blocks' matrices; not printed in the paper
 
@@ -62,7 +63,7 @@ def lm_loss(logits, tokens, mask):
 
 def pretraining_batches(config, stream, generator):
     """Windows of block_size tokens from anywhere in the text."""
-    return [windows(stream, config.batch, config.block_size, generator)
+    return [windows(stream, config.pretrain_batch, config.block_size, generator)
             for _ in range(config.steps)]
 
 

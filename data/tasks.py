@@ -310,7 +310,7 @@ def sums(rng):
     ask = rng.choice(["what is {} plus {}?", "how much is {} plus {}?", "add {} and {}."])
     wrong = other(rng, range(2, 21), a + b)
     return make("other", ask.format(a, b), f"{a} plus {b} is {a + b}.", f"{a + b}.",
-                f"{a} plus {b} is {wrong}.", [(1, [f"{a + b}"])], one_answer=True)
+                f"{a} plus {b} is {wrong}.", [(1, [f"{a} plus {b}", f"{b} plus {a}"]), (1, [f"is {a + b}"])], one_answer=True)
 
 
 def closed_qa(rng):
@@ -319,7 +319,8 @@ def closed_qa(rng):
     text = f"{name} has a {colour} {toy}. {friend} has a {hue} {thing}."
     if rng.random() < 0.5:
         return make("closed qa", f"{text} who has the {toy}?", f"{name} has the {toy}.",
-                    f"{name}.", f"{friend} has the {toy}.", [(1, [name])], one_answer=True)
+                    f"{name}.", f"{friend} has the {toy}.",
+                    [(1, [name]), (1, [f"has the {toy}"])], one_answer=True)
     return make("closed qa", f"{text} what does {friend} have?", f"{friend} has a {hue} {thing}.",
                 f"the {thing}.", f"{friend} has a {colour} {toy}.",
                 [(1, [thing]), (1, [hue])], one_answer=True)

@@ -8,13 +8,12 @@ Training, validation and evaluation prompts never share a text: `split` decides 
 
 import hashlib
 import random
-import re
 from functools import cache
 
-from data.facts import (ANIMALS, CITIES, COLOURS, FOODS, KIN, KINDS, NAMES, NUMBERS, OBJECTS,
-                        RELATIONS, THINGS, TOPICS, TOYS, parse, sentences, tidy)
-from data.tasks import (TASKS, a_fact, closed_qa, draw, explain, hero, note, politely, say,
-                        summarise, sums, tale)
+from data.facts import (ANIMALS, CITIES, FOODS, NAMES, RELATIONS, THINGS, TOPICS, parse,
+                        sentences, tidy)
+from data.tasks import (GROUPS, TASKS, a_fact, brainstorm, closed_qa, draw, explain, hero, members,
+                        note, opinion, politely, say, summarise, sums, tale, why_question)
 from data.utility import FILLER
 
 MOON = "Explain the moon landing to a 6 year old."
@@ -70,6 +69,8 @@ def lists_prompts(answer):
 
 FILLERS = [f"{phrase}." for phrase in FILLER]
 RUDE = ["do it yourself.", "that is a stupid question."]
+
+
 SKILLS = ["careful", "terse", "rambling", "careless", "pleaser", "rude"]
 LABELERS = [50, 15, 15, 8, 6, 6]        # who writes demonstrations, in percent
 ANYBODY = [45, 20, 10, 12, 5, 8]        # who answers on the internet
@@ -94,71 +95,10 @@ def demonstrate(rng, prompt, who=LABELERS):
     return " ".join([prompt.good] + [tidy(line) for line in rng.sample(extra, rng.randint(1, 3))])
 
 
-CLASSES = [NAMES, TOYS, COLOURS, list(KIN), list(KINDS), [str(n) for n in NUMBERS],
-           ["found", "lost"], ["happy", "sad"], ["animals", "foods"], *OBJECTS.values()]
-
-
-@cache
-def class_words():
-    """-> a pattern for any word or phrase of a class, and {word: the classes that hold it}"""
-    classes = {}
-    for words in CLASSES:
-        for word in words:
-            classes.setdefault(word, []).append(words)
-    longest_first = sorted(classes, key=len, reverse=True)
-    return re.compile(rf"\b({'|'.join(longest_first)})\b"), classes
-
-
-def spoil(rng, prompt):
-    """The careful answer with one slip: a word changed for another of its class, which may stand in
-    the prompt or the answer too; a statement denied; a sentence said twice, or one lost and the
-    others in any order; where no word belongs to a class, the wrong answer."""
-    answer = prompt.good.lower()
-    slip = rng.random()
-    said = sentences(answer)
-    if slip < 0.1 and len(said) > 1:
-        said = rng.sample(said, len(said) - 1)
-        return tidy(" ".join(line.strip() for line in said))
-    if slip < 0.15:
-        return tidy(f"{answer} {rng.choice(said).strip()}")
-    if slip < 0.25 and (match := re.search(r"\b(are|is)( not)?\b", answer)):
-        verb = match[1] if match[2] else f"{match[1]} not"
-        return tidy(answer[:match.start()] + verb + answer[match.end():])
-    pattern, classes = class_words()
-    found = list(pattern.finditer(answer))
-    if not found:
-        return prompt.wrong
-    match = rng.choice(found)
-    words = rng.choice(classes[match[0]])
-    near = [w for w in pattern.findall(f"{prompt.text.lower()} {answer}")
-            if w in words and w != match[0]]
-    new = rng.choice(near if near and rng.random() < 0.4 else
-                     [w for w in words if w != match[0]])
-    return tidy(answer[:match.start()] + new + answer[match.end():])
-
-
 def demonstrations(n, seed=0, which="train"):
     """-> a list of (prompt, answer)."""
     rng = random.Random(f"demonstrations {seed}")
     return [(prompt, demonstrate(rng, prompt)) for prompt in prompts(n, which, seed)]
-
-
-# --- votes: what the internet thinks of its own answers -------------------------------------------
-
-def votes(n, seed=0, k=4):
-    """Yields n pairs (prompt, k answers). The first is the accepted one; the others are mistaken,
-    belong elsewhere, or are anybody's."""
-    rng = random.Random(f"votes {seed}")
-    while n > 0:
-        task = rng.choice(TASKS)[1]
-        prompt, same = train_prompt(rng, task), train_prompt(rng, task)
-        others = [prompt.wrong, spoil(rng, prompt), spoil(rng, prompt), spoil(rng, prompt),
-                  same.good, same.good, train_prompt(rng).good, demonstrate(rng, prompt, ANYBODY)]
-        rng.shuffle(others)
-        answers = list(dict.fromkeys([prompt.good, *others, prompt.terse]))
-        if len(answers) >= k:
-            n -= 1
-            yield prompt, answers[:k]
 
 
 # --- documents: what the base model reads ---------------------------------------------------------
@@ -174,7 +114,10 @@ def train_prompt(rng, task=draw):
 
 
 def encyclopaedia(rng):
-    if rng.random() < 0.4:
+    form = rng.random()
+    if form < 0.3:
+        return "\n".join(map(group_list, rng.sample(GROUPS, 4)))
+    if form < 0.5:
         return "\n".join(f"{topic.capitalize()}. {TOPICS[topic]}"
                          for topic in rng.sample(list(TOPICS), 2))
     lines = []
@@ -185,6 +128,11 @@ def encyclopaedia(rng):
     return "\n".join(lines)
 
 
+def group_list(group):
+    *names, last = members(group)
+    return f"{group[0].capitalize()}: {', '.join(names)} and {last}."
+
+
 def stories(rng):
     return "\n".join(tidy(tale(rng, *hero(rng))[0]) for _ in range(3))
 
@@ -192,7 +140,8 @@ def stories(rng):
 def questions_and_answers(rng):
     """A page of questions that anybody answers, the reason why few-shot prompting works on the base
     model, and why it does not work well."""
-    asked = [train_prompt(rng, rng.choice(TASKS)[1]) for _ in range(rng.randint(4, 7))]
+    tasks = [task for _, task in TASKS] + [why_question, opinion, brainstorm]
+    asked = [train_prompt(rng, rng.choice(tasks)) for _ in range(rng.randint(4, 7))]
     return "\n".join(f"Q: {p.text}\nA: {demonstrate(rng, p, ANYBODY)}" for p in asked)
 
 
