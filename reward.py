@@ -42,7 +42,7 @@ from model import (GPT, last_index, load, load_gpt, load_weights, respond, save,
 @dataclass(frozen=True)
 class Config(Training):
     begin: str = "sft"             # checkpoint in --out that answers and becomes the reward model
-    prompts: number_or_file = 4500         # prompts with rankings to train on; paper 33,207
+    prompts: number_or_file = 4000         # prompts with rankings to train on; paper 33,207
     demonstrations: number_or_file = 500   # that score 0 on average in the end, or a file of them
     heldout_prompts: int = 300     # prompts with rankings to measure on
     k: int = 0                     # answers a prompt; 0 draws it from 4 to 9 as in the paper

@@ -37,10 +37,10 @@ class Config(Training):
     n_embd: int = 96               # pretrain: channels
     dropout: float = 0.0           # pretrain: kept for sft; paper 0.2 for its SFT baseline
     documents: number_or_file = 12000      # documents of the small world, or a text file
-    steps: int = 3000              # pretrain: optimiser steps
+    steps: int = 2600              # pretrain: optimiser steps
     pretrain_lr: float = 2e-3      # pretrain: peak learning rate of embeddings and vectors (Adam)
     pretrain_muon_lr: float = 0.01 # pretrain: peak learning rate of the blocks' matrices (Muon)
-    demonstrations: number_or_file = 9000  # sft: of the small world, or a file; paper 12,725
+    demonstrations: number_or_file = 8000  # sft: of the small world, or a file; paper 12,725
     epochs: int = 2                # sft: passes over them; paper 2 for the model PPO starts from
     lr: float = 1e-3               # sft: peak learning rate (Adam); paper 2.45e-6 to 1.04e-5
     muon_lr: float = 0.005         # sft: peak learning rate (Muon)

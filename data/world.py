@@ -72,7 +72,7 @@ RUDE = ["do it yourself.", "that is a stupid question."]
 
 
 SKILLS = ["careful", "terse", "rambling", "careless", "pleaser", "rude"]
-LABELERS = [50, 15, 15, 8, 6, 6]        # who writes demonstrations, in percent
+LABELERS = [54, 14, 14, 7, 6, 5]        # who writes demonstrations, in percent
 ANYBODY = [45, 20, 10, 12, 5, 8]        # who answers on the internet
 
 
