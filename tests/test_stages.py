@@ -430,7 +430,7 @@ def test_a_full_disk_leaves_the_old_comparisons(copy):
 def test_an_output_folder_that_cannot_be_made_is_named(copy):
     (copy / "file").write_text("")
     with pytest.raises(SystemExit, match="^error: .*/file.*; check the path"):
-        call(sft, copy / "file", "--stage pretrain --documents 60 --steps 1 --batch 2")
+        call(sft, copy / "file", "--stage pretrain --documents 60 --steps 1 --pretrain-batch 2")
 
 
 def test_an_interrupt_exits_with_130_and_leaves_the_old_checkpoint(copy, monkeypatch, capsys):
