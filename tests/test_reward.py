@@ -154,7 +154,7 @@ def test_a_new_reward_model_orders_answers_as_its_gpt_does():
 
 
 def test_a_reward_model_comes_back_with_or_without_its_likelihood(tmp_path):
-    """Only one that had it learns it further, as PPO's value function. Of an older kind: one line."""
+    """Only one that had it learns it further, as PPO's value function. An older one: one line."""
     for likelihood in (0.3, 0.0):
         model, path = tiny(likelihood), tmp_path / "reward.pt"
         tokens = tensor([[1, 5, 2, 3]])
