@@ -2,7 +2,8 @@
 
     python convert.py import DIR out/base.pt        a Hugging Face GPT-2 folder, any size
     python convert.py export out/ppo.pt DIR         AutoModelForCausalLM and AutoTokenizer load it
-    python convert.py export out/reward.pt DIR      AutoModelForSequenceClassification, one label
+    python convert.py export out/reward.pt DIR      AutoModelForSequenceClassification, one label,
+                                                    of a reward model made with --no-likelihood
     python convert.py export out/comparisons.jsonl DIR    pairs in TRL's preference format
 
 Nothing is downloaded. The vocabulary is read from DIR, or from --vocabulary (a folder or a file):
@@ -231,7 +232,11 @@ def export_model(path, folder):
     token before the padding is where its score is read."""
     _, tokenizer, weights = load(path, "bash train_all.sh")
     is_reward = "head.weight" in weights
-    gpt = load_reward(path).gpt if is_reward else load_gpt(path, "bash train_all.sh")[0]
+    model = load_reward(path) if is_reward else load_gpt(path, "bash train_all.sh")[0]
+    check(not is_reward or model.likelihood == 0,
+          f"{path} adds the log-likelihood to its head, and transformers has a head alone; "
+          "make one to export by python reward.py --no-likelihood")
+    gpt = model.gpt if is_reward else model
     c, pad = gpt.config, tokenizer.eot + is_reward
     tensors = {name: (w.T if name.endswith(TRANSPOSED) else w).contiguous()
                for name, w in gpt.state_dict().items() if name != "lm_head.weight"}

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # OpenMP's threads spin while they wait for each other; beside one other busy process a training
-# step then takes many times as long. It reads these when torch is imported, so plumbing comes first.
-# They spin for a thousand turns: a few steps in a hundred slower when nothing else runs. LLVM's
-# OpenMP (macOS) only knows the policy. What the user has set stays.
+# step then takes many times as long. It reads these when torch is imported, so plumbing comes
+# first. They spin for a thousand turns: a few percent slower when nothing else runs. LLVM's OpenMP
+# (macOS) only knows the policy. What the user has set stays.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "passive"
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -110,8 +110,7 @@ def flags(Config, description):
     for field in dataclasses.fields(Config):  # counts and learning rates; scripts check the rest
         value, name = getattr(config, field.name), "--" + field.name.replace("_", "-")
         if type(value) is int and field.default > 0 or name.endswith("lr"):
-            none = value == 0 and "; 0: " in comments.get(field.name, "")   # its help allows it
-            check(value > 0 or none, f"{name} {value} must be above 0")
+            check(value > 0, f"{name} {value} must be above 0")
         if field.type is float:
             check(math.isfinite(value), f"{name} {value} is not a finite number")
     return config

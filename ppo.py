@@ -287,7 +287,7 @@ def main():
     else:
         judge = written_reward(config.reward)
         reward_model, value_fn = (WrittenReward(judge, tokenizer, asked),
-                                  RewardModel(copy.deepcopy(policy)))
+                                  RewardModel(copy.deepcopy(policy), likelihood=0.0))
     ref, average = (copy.deepcopy(policy).requires_grad_(False),
                     copy.deepcopy(policy).requires_grad_(False))
     reward_model.requires_grad_(False)

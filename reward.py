@@ -110,7 +110,9 @@ def ranking_loss(scores):
 def load_reward(path, device="cpu"):
     """-> RewardModel in evaluation mode, for scoring or as an initial value function"""
     config, _, weights = load(path, "python reward.py", device)
-    return load_weights(RewardModel(GPT(config)).to(device), weights, path)
+    model = load_weights(RewardModel(GPT(config)).to(device), weights, path)
+    model.likelihood.requires_grad_(model.likelihood.item() != 0)    # a plain head stays plain
+    return model
 
 
 # --- comparisons ----------------------------------------------------------------------------------

@@ -36,9 +36,9 @@ stage() {   # stage CHECKPOINT TITLE EXPECTATION COMMAND...   (no checkpoint is 
 pretrain="" sft="" reward="" ppo="" ptx="" dpo="" eval=""   # flags; none: the defaults
 if [ "$TINY" = 1 ]; then
     export OMP_NUM_THREADS=1          # on so little work threads only wait for each other
-    pretrain="--documents 500 --steps 15 --batch 8 --n-layer 2 --n-head 2 --n-embd 32"
+    pretrain="--documents 500 --steps 15 --pretrain-batch 8 --n-layer 2 --n-head 2 --n-embd 32"
     sft="--documents 500 --demonstrations 256 --epochs 1"
-    reward="--prompts 40 --heldout-prompts 10 --votes 30"
+    reward="--prompts 40 --heldout-prompts 10"
     ppo="--iterations 2 --episodes 16 --minibatch 8 --prompts 40 --eval-prompts 10"
     ptx="$ppo"
     dpo="--eval-prompts 10"

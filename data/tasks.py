@@ -310,7 +310,8 @@ def sums(rng):
     ask = rng.choice(["what is {} plus {}?", "how much is {} plus {}?", "add {} and {}."])
     wrong = other(rng, range(2, 21), a + b)
     return make("other", ask.format(a, b), f"{a} plus {b} is {a + b}.", f"{a + b}.",
-                f"{a} plus {b} is {wrong}.", [(1, [f"{a} plus {b}", f"{b} plus {a}"]), (1, [f"is {a + b}"])], one_answer=True)
+                f"{a} plus {b} is {wrong}.",
+                [(1, [f"{a} plus {b}", f"{b} plus {a}"]), (1, [f"is {a + b}"])], one_answer=True)
 
 
 def closed_qa(rng):

@@ -13,7 +13,7 @@
 
 source "$(dirname "$0")/common.sh"
 
-as_trained $small       # gamma 1 in PPO-ptx, beta 0.12
+as_trained $small       # gamma 1 in PPO-ptx, beta 0.1
 for gamma in 0.3 3 10; do
     begin "gamma-$gamma" sft.pt reward.pt || continue
     py ppo.py --ptx "$gamma"

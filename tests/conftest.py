@@ -33,10 +33,10 @@ def call(module, out, flags=""):
 def out(tmp_path_factory):
     """All stages, once."""
     folder, argv = tmp_path_factory.mktemp("out"), sys.argv
-    call(sft, folder, "--stage pretrain --documents 300 --steps 50 --batch 8 --vocab-size 800 "
-                      "--n-layer 2 --n-head 2 --n-embd 48")
+    call(sft, folder, "--stage pretrain --documents 300 --steps 50 --pretrain-batch 8 "
+                      "--vocab-size 800 --n-layer 2 --n-head 2 --n-embd 48")
     call(sft, folder, "--documents 100 --demonstrations 320 --epochs 2")
-    call(reward, folder, f"--prompts 40 --heldout-prompts 20 --votes 60 --epochs 6 {SHORT}")
+    call(reward, folder, f"--prompts 40 --heldout-prompts 20 --epochs 6 --lr 0.005 {SHORT}")
     call(ppo, folder, "--iterations 12 --episodes 32 --minibatch 8 --prompts 40 --eval-prompts 10 "
                       f"--lr 3e-3 {SHORT}")
     call(ppo, folder, f"--ptx 1 --iterations 2 --episodes 8 --minibatch 4 --eval-prompts 9 {SHORT}")

@@ -2,6 +2,7 @@
 transformers where it is missing."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 import convert
 import plumbing
+import reward
 from data.batches import encode_example
 from data.tokenizer import Tokenizer, train_ranks
 from data.world import documents, prompts, split
@@ -145,12 +147,22 @@ def test_a_spoiled_folder_is_refused_and_nothing_is_written(theirs, tmp_path, na
 
 
 @pytest.fixture(scope="module")
-def exported(out, tmp_path_factory):
+def plain(out, tmp_path_factory):
+    """A folder with a reward model that has a head and nothing else."""
+    folder, argv = tmp_path_factory.mktemp("plain"), sys.argv
+    shutil.copy(out / "sft.pt", folder)
+    call(["--no-likelihood", "--comparisons", out / "comparisons.jsonl", "--out", folder], reward)
+    sys.argv = argv
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(out, plain, tmp_path_factory):
     """{name: folder} of a policy and the reward model."""
     folders, argv = {}, sys.argv
-    for name in ("ppo", "reward"):
+    for name, place in (("ppo", out), ("reward", plain)):
         folders[name] = tmp_path_factory.mktemp("exported") / name
-        call(["export", out / f"{name}.pt", folders[name]])
+        call(["export", place / f"{name}.pt", folders[name]])
     sys.argv = argv
     return folders
 
@@ -180,8 +192,29 @@ def test_exported_tokenizer_gives_the_same_ids_on_a_thousand_texts(out, exported
         assert speller("No.<|endoftext|>").input_ids == tokenizer.encode("No.") + [tokenizer.eot]
 
 
-def test_exported_reward_model_gives_the_same_rewards_when_padded(out, exported, transformers):
-    ours, (_, tokenizer) = load_reward(out / "reward.pt"), load_gpt(out / "sft.pt", "")
+def test_a_reward_model_with_the_likelihood_is_refused_and_nothing_is_written(out, tmp_path):
+    """There is no place for it: without it another score would come out, and nobody would know."""
+    with pytest.raises(SystemExit) as stop:
+        call(["export", out / "reward.pt", tmp_path / "hf"])
+    message = stop.value.code
+    assert "reward.pt" in message and "python reward.py --no-likelihood" in message
+    assert "\n" not in message and not (tmp_path / "hf").exists()
+
+
+def test_the_exported_head_without_its_bias_gives_the_same_rewards(plain, exported):
+    """Their reward is score.weight times the hidden state, here of our GPT with their weights."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    ours, found = load_reward(plain / "reward.pt"), load_reward(plain / "reward.pt").gpt
+    theirs = safetensors.load_file(exported["reward"] / "model.safetensors")
+    with torch.no_grad():
+        found.transformer.ln_f.bias.copy_(theirs["transformer.ln_f.bias"])
+        tokens = torch.randint(found.config.vocab_size, (3, 40))
+        scores = found.hidden(tokens) @ theirs["score.weight"][0]
+        assert scores.std() > 0.01 and (scores - ours(tokens)).abs().max() < 1e-4
+
+
+def test_exported_reward_model_gives_the_same_rewards_when_padded(plain, exported, transformers):
+    ours, (_, tokenizer) = load_reward(plain / "reward.pt"), load_gpt(plain / "sft.pt", "")
     twin = transformers.AutoModelForSequenceClassification.from_pretrained(exported["reward"])
     twin.eval()
     texts = [(p.text, p.good) for p in prompts(9, "eval")]

@@ -23,8 +23,7 @@ from data.tokenizer import END, Tokenizer, train_ranks
 from data.tasks import (SMALL_TALK, TASKS, Prompt, bait, opinion, small_talk, unknown_question,
                         why_question)
 from data.utility import TERMS, breakdown, gold, is_right
-from data.world import (CLASSES, MOON, demonstrations, documents, lists_prompts, probes, prompts,
-                        split, spoil, votes)
+from data.world import MOON, demonstrations, documents, lists_prompts, probes, prompts, split
 
 ROOT = Path(__file__).parents[1]
 QUESTION = Prompt("open qa", "What do cows eat?", good="Cows eat grass.", terse="Grass.",
@@ -76,7 +75,7 @@ def test_documents_hold_no_held_out_prompt_as_a_line():
 
 
 def test_the_same_seed_gives_the_same_world_and_another_seed_another():
-    for make in (documents, demonstrations, lambda n, seed: list(votes(n, seed))):
+    for make in (documents, demonstrations):
         assert make(50, 3) == make(50, 3) != make(50, 4)
     assert prompts(50, "train", 3) == prompts(50, "train", 3) != prompts(50, "train", 4)
 
@@ -87,10 +86,10 @@ def test_the_world_does_not_depend_on_pythons_hash_seed():
         from data.labelers import pool
         from data.tokenizer import train_ranks
         from data.tasks import opinion
-        from data.world import demonstrations, documents, probes, prompts, votes
+        from data.world import demonstrations, documents, probes, prompts
         texts = documents(200)
         made = [texts, prompts(99, "eval"), demonstrations(99), probes(opinion, 9), pool("train"),
-                list(votes(99)), train_ranks("".join(texts), 400)]
+                train_ranks("".join(texts), 400)]
         print(hashlib.sha256(repr(made).encode()).hexdigest())"""
     runs = [subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed},
                            cwd=ROOT, capture_output=True, text=True) for seed in "12"]
@@ -146,69 +145,6 @@ def test_small_talk_is_answered_by_its_own_answer_and_by_no_other():
         for other in {q.good for q in asked.values()} - {p.good}:
             assert not is_right(p, other), f"{p.text} {other}"
         assert not is_right(p, p.wrong) and not is_right(p, p.terse), p.text
-
-
-# --- votes ----------------------------------------------------------------------------------------
-
-
-def test_the_accepted_answer_is_right_and_the_prompt_is_for_training():
-    found = list(votes(400))
-    assert len(found) == 400
-    for p, answers in found:
-        assert answers[0] == p.good and is_right(p, answers[0]), f"{p.text} {answers[0]}"
-        assert split(p.text) == "train" and p.text != MOON
-        assert len(set(answers)) == len(answers) == 4
-
-
-def test_the_number_of_answers_can_be_set():
-    assert all(len(set(answers)) == len(answers) == 6 for _, answers in votes(50, k=6))
-
-
-def test_the_answers_that_are_not_accepted_are_seldom_right():
-    """4.4 % of them are: another list of three foods, a story in which somebody else is happy, an
-    answer with a true sentence too many, and a sum or a class that is right about another thing."""
-    right = [is_right(p, answer) for p, answers in votes(1000) for answer in answers[1:]]
-    assert sum(right) / len(right) < 0.07, f"{sum(right) / len(right):.1%} are right"
-
-
-def swaps(before, after):
-    """Whether one word, or phrase, in one place stands for another of the same class."""
-    return any(before[:match.start()] + other + before[match.end():] == after
-               for words in CLASSES for word in words for other in words if other != word
-               for match in re.finditer(rf"\b{word}\b", before))
-
-
-def slip(p, after):
-    """Which kind of slip leads from the careful answer to this one; "?" if none does."""
-    good, after = p.good.lower(), after.lower()
-    said, left = ([s.strip() for s in sentences(text)] for text in (good, after))
-    if left[:-1] == said and left[-1] in said:
-        return "said twice"
-    if len(left) == len(said) - 1 and set(left) < set(said):
-        return "lost"
-    verb = re.search(r"\b(are|is)( not)?\b", good)
-    if verb and after == good[:verb.end(1)] + " not" * (not verb[2]) + good[verb.end():]:
-        return "denied"
-    if after == p.wrong.lower():
-        return "mistaken"
-    return "swapped" if swaps(good, after) else "?"
-
-
-def test_a_slip_changes_the_answer_in_one_of_its_ways_and_swaps_within_a_class():
-    rng, kinds = random.Random(0), Counter()
-    for p in prompts(1500, "train"):
-        spoiled = spoil(rng, p)
-        kinds[slip(p, spoiled)] += 1
-        assert spoiled != p.good, f"{p.text} {p.good}"
-    assert set(kinds) == {"lost", "said twice", "denied", "swapped", "mistaken"}, kinds
-    assert min(kinds.values()) > 15 and kinds["swapped"] > 0.5 * 1500, kinds
-
-
-def test_a_slip_is_no_gibberish():
-    """In a text about a topic another word leaves the world's sentences: 7 % of slips."""
-    rng, told = random.Random(0), prompts(1500, "train")
-    parsed = [all(map(parse, sentences(spoil(rng, p)))) for p in told]
-    assert sum(parsed) > 0.9 * len(told), f"{sum(parsed)} of {len(told)} parse"
 
 
 # --- true utility ---------------------------------------------------------------------------------

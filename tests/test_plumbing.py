@@ -49,7 +49,7 @@ def openmp_settings(script, **environment):
     kept = {name: value for name, value in os.environ.items()
             if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     shown = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, text=True,
-                           env=kept | environment | {"OMP_DISPLAY_ENV": "true"},
+                           env=kept | environment | {"OMP_DISPLAY_ENV": "verbose"},
                            capture_output=True, check=True).stderr
     if "OMP_WAIT_POLICY" not in shown:
         pytest.skip("another OpenMP than GNU's")
@@ -57,12 +57,28 @@ def openmp_settings(script, **environment):
 
 
 @pytest.mark.parametrize("script", ["sft.py", "eval.py", "model.py"])
-def test_threads_do_not_spin_while_they_wait(script):
-    assert "OMP_WAIT_POLICY = 'PASSIVE'" in openmp_settings(script)
+def test_threads_hardly_spin_while_they_wait(script):
+    shown = openmp_settings(script)
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in shown and "GOMP_SPINCOUNT = '1000'" in shown
 
 
 def test_how_the_user_lets_threads_wait_stays():
-    assert "OMP_WAIT_POLICY = 'ACTIVE'" in openmp_settings("ppo.py", OMP_WAIT_POLICY="active")
+    """Whoever sets the policy gets OpenMP's own number of turns with it."""
+    shown = openmp_settings("ppo.py", OMP_WAIT_POLICY="active")
+    assert "OMP_WAIT_POLICY = 'ACTIVE'" in shown and "GOMP_SPINCOUNT = '1000'" not in shown
+    shown = openmp_settings("ppo.py", GOMP_SPINCOUNT="77")
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in shown and "GOMP_SPINCOUNT = '77'" in shown
+
+
+def test_the_environment_is_set_whatever_openmp_there_is():
+    """LLVM's shows nothing of it, so the variables themselves."""
+    code = "import os, plumbing; print(*map(os.getenv, ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')))"
+    kept = {name: value for name, value in os.environ.items()
+            if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    for given, found in ({}, "passive 1000"), ({"OMP_WAIT_POLICY": "active"}, "active None"):
+        shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, env=kept | given,
+                               capture_output=True, check=True).stdout
+        assert shown.strip() == found
 
 
 # --- Muon -----------------------------------------------------------------------------------------

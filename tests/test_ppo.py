@@ -282,7 +282,10 @@ def networks():
     torch.manual_seed(0)
     config = GPTConfig(vocab_size=6, block_size=16, n_layer=1, n_head=2, n_embd=8)
     gpts = [GPT(config).eval() for _ in range(4)]
-    return *gpts[:2], *(RewardModel(gpt).eval() for gpt in gpts[2:])
+    scalars = [RewardModel(gpt).eval() for gpt in gpts[2:]]
+    for model in scalars:                                     # as after some learning
+        torch.nn.init.normal_(model.head.weight)
+    return *gpts[:2], *scalars
 
 
 def rolled_out(policy, ref, reward_model, value_fn, **settings):
@@ -412,3 +415,25 @@ def test_policy_and_value_move_while_reference_and_reward_model_stand_still(tmp_
     ppo.main()
     same = {name: all(map(torch.equal, history[0][name], history[2][name])) for name in names}
     assert same == dict(policy=False, ref=True, reward_model=True, value_fn=False)
+
+
+def test_under_a_reward_written_by_hand_the_value_starts_at_zero(tmp_path, monkeypatch):
+    """The likelihood of the text says nothing about how many bananas will come."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(train_ranks("the red hat and the blue hat", 270))
+    gpt = GPT(GPTConfig(tokenizer.vocab_size, block_size=256, n_layer=1, n_head=2, n_embd=8))
+    save(tmp_path / "sft.pt", "sft", gpt, gpt.config, tokenizer)
+    minibatches = []
+
+    def watched(*arguments):
+        minibatches.append(rollout(*arguments))
+        return minibatches[-1]
+
+    monkeypatch.setattr(ppo, "rollout", watched)
+    flags = ("--reward banana --device cpu --iterations 2 --prompts 20 --episodes 8 --minibatch 4 "
+             "--max-new-tokens 4 --eval-prompts 2")
+    monkeypatch.setattr(sys, "argv", ["ppo.py", "--out", str(tmp_path), *flags.split()])
+    ppo.main()
+    first, second = minibatches
+    assert all((b["value"] == 0).all() for b in first)
+    assert any(b["value"].abs().max() > 0 for b in second)

@@ -9,8 +9,8 @@ ROW = re.compile(r"\| (?:`(\w+\.py)`)? ?\| `([^`]+)`.*?\| (\d+) \|")
 # words of a comment `# differs from the paper` and words of the README's item
 DIFFERENCES = {("model.py", "start as waves"): "start as sinusoids",
                ("plumbing.py", "Adam for all"): "the paper: Adam for all",
-               ("reward.py", "demonstration stands among the K"): "is a labeler's demonstration",
-               ("reward.py", "public question-answering"): "public question-answering sets",
+               ("reward.py", "head stands beside the unembedding"): "beside the unembedding",
+               ("reward.py", "K answers is a labeler's"): "is a labeler's demonstration",
                ("ppo.py", "answers of like length"): "answers of like length",
                ("dpo.py", "prompts weigh alike"): "prompts weigh alike",
                ("dpo.py", "falls linearly to 0"): "learning rate falls to 0"}

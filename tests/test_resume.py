@@ -19,10 +19,10 @@ from conftest import SHORT, call
 from data import comparisons
 
 STAGES = {
-    "pretrain": (sft, "base", "--stage pretrain --documents 300 --steps 7 --batch 4 "
+    "pretrain": (sft, "base", "--stage pretrain --documents 300 --steps 7 --pretrain-batch 4 "
                               "--vocab-size 600 --n-layer 1 --n-head 2 --n-embd 32 --dropout 0.1"),
     "sft": (sft, "sft", "--documents 50 --demonstrations 96 --batch 16 --epochs 1 --mix 0.5"),
-    "reward": (reward, "reward", f"--prompts 30 --heldout-prompts 4 --batch 4 --votes 8 {SHORT}"),
+    "reward": (reward, "reward", f"--prompts 30 --heldout-prompts 4 --batch 4 {SHORT}"),
     "ppo": (ppo, "ppo", "--iterations 6 --episodes 8 --minibatch 4 --prompts 40 --eval-prompts 4 "
                         f"{SHORT}"),
     "ppo_ptx": (ppo, "ppo_ptx", "--ptx 1 --iterations 5 --episodes 8 --minibatch 8 --prompts 40 "

@@ -17,18 +17,25 @@ from data import comparisons
 from data.batches import PAD, batches_of_prompts, collate, encode_example, encode_prompt
 from data.comparisons import length_slope, pair_accuracy, places
 from data.tokenizer import Tokenizer, train_ranks
-from data.world import demonstrations, votes
-from model import GPT, GPTConfig, save
-from reward import (RewardModel, load_reward, plan, preference_loss, ranking_loss, score,
-                    score_all, vote_loss)
+from data.world import demonstrations
+from model import GPT, GPTConfig, save, token_logprobs
+from reward import RewardModel, load_reward, preference_loss, ranking_loss, score, score_all
 from sft import lm_loss
 
 TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
 
 
-def tiny(vocab_size=6, block_size=12):
+def tiny_gpt(vocab_size=6, block_size=12):
     torch.manual_seed(0)
-    return RewardModel(GPT(GPTConfig(vocab_size, block_size, n_layer=1, n_head=2, n_embd=8))).eval()
+    return GPT(GPTConfig(vocab_size, block_size, n_layer=1, n_head=2, n_embd=8))
+
+
+def tiny(likelihood=0.3):
+    """A reward model whose head has learned something, whatever that is."""
+    model = RewardModel(tiny_gpt(), likelihood).eval()
+    torch.nn.init.normal_(model.head.weight)
+    torch.nn.init.normal_(model.head.bias)
+    return model
 
 
 # --- score ---------------------------------------------------------------------------------------
@@ -48,9 +55,10 @@ def test_score_does_not_depend_on_padding_or_on_batch_mates():
     assert_close(score(model(tokens), mask)[:1], alone)
 
 
-def test_score_reads_the_whole_answer():
+@pytest.mark.parametrize("likelihood", [0.0, 0.3])
+def test_score_reads_the_whole_answer(likelihood):
     """Another token anywhere in the prompt or the response gives another score."""
-    model, (tokens, mask) = tiny(), collate([([1, 2], [3, 4, 5])])
+    model, (tokens, mask) = tiny(likelihood), collate([([1, 2], [3, 4, 5])])
     before = score(model(tokens), mask)
     for t in range(5):
         changed = tokens.clone()
@@ -64,11 +72,101 @@ def test_score_all_keeps_the_order_of_its_examples():
     assert score_all(model, examples, "cpu", batch=2) == approx(alone, abs=1e-5)
 
 
-def test_the_head_starts_with_variance_one_over_width():
-    torch.manual_seed(0)
-    head = RewardModel(GPT(GPTConfig(4, block_size=4, n_layer=0, n_embd=4096))).head
-    assert head.weight.std().item() == approx(1 / 64, rel=0.05)
-    assert head.bias.item() == 0
+def test_a_new_head_and_a_new_plain_reward_model_say_nothing_yet():
+    """The paper's head starts with variance 1 / width; beside the likelihood 0 is the better start.
+    A plain one still learns: the gradient of the head's weights is the hidden state."""
+    model, (tokens, mask) = RewardModel(tiny_gpt(), likelihood=0.0), collate([([1, 2], [3, 5])])
+    assert (model(tokens) == 0).all()
+    score(model(tokens), mask).sum().backward()
+    assert_close(model.head.weight.grad, model.gpt.hidden(tokens)[:, -1].detach())
+
+
+# --- likelihood ----------------------------------------------------------------------------------
+
+
+def test_the_scalar_is_the_head_plus_the_likelihood_of_all_tokens_so_far():
+    """Token by token: a text cut off before each, and the softmax of what may follow it."""
+    model, tokens = tiny(likelihood=0.7), tensor([[1, 5, 2, 3, 4, 5], [0, 0, 3, 1, 1, 2]])
+    with torch.no_grad():
+        found = model(tokens)
+        for b, row in enumerate(tokens.tolist()):
+            total = 0.0
+            for t in range(6):
+                if t > 0:
+                    odds = [math.exp(x) for x in model.gpt(tensor([row[:t]]))[0, -1].tolist()]
+                    total += math.log(odds[row[t]] / sum(odds))
+                hidden = model.gpt.hidden(tensor([row[:t + 1]]))[0, -1].tolist()
+                head = sum(w * h for w, h in zip(model.head.weight[0].tolist(), hidden))
+                head += model.head.bias.item()
+                assert found[b, t].item() == approx(head + 0.7 * total, abs=1e-4), (b, t)
+                if t == 0:
+                    assert found[b, t].item() == approx(head, abs=1e-5)
+
+
+def test_the_scalar_does_not_see_what_follows():
+    """Neither padding on the right nor other tokens there: V is of the state before an action."""
+    model, tokens = tiny(), tensor([[1, 5, 2, 3]])
+    for more in ([PAD] * 5, [4, 5, 1]):
+        longer = torch.cat([tokens, tensor([more])], dim=1)
+        assert_close(model(longer)[:, :4], model(tokens))
+
+
+def test_a_likelihood_of_0_is_the_plain_head_and_is_not_learned():
+    model, (tokens, mask) = tiny(likelihood=0.0), collate([([1, 2], [3, 5]), ([1, 2], [4, 4, 5])])
+    plain = model.head(model.gpt.hidden(tokens)).squeeze(-1)
+    assert torch.equal(model(tokens), plain)
+    ranking_loss(score(model(tokens), mask).view(1, 2)).backward()
+    assert model.likelihood.grad is None and not model.likelihood.requires_grad
+    assert model.head.weight.grad.abs().sum() > 0
+
+
+def test_the_likelihood_is_learned_and_so_is_the_unembedding():
+    """Its gradient is by how much the better answer is likelier, times -sigmoid(worse - better)."""
+    model, (tokens, mask) = tiny(), collate([([1, 2], [3, 5]), ([1, 2], [4, 4, 5])])
+    scores = score(model(tokens), mask)
+    ranking_loss(scores.view(1, 2)).backward()
+    gap = (token_logprobs(model.gpt(tokens), tokens) * mask[:, 1:]).sum(dim=1).diff().neg().item()
+    chance = 1 / (1 + math.exp(scores[0].item() - scores[1].item()))
+    assert model.likelihood.grad.item() == approx(-chance * gap, abs=1e-5)
+    assert model.gpt.lm_head.weight.grad.abs().sum() > 0
+
+
+def test_the_prompts_likelihood_cancels_between_two_answers():
+    """Head apart, their scores differ by 0.3 times the log-odds of the answers given the prompt."""
+    model, prompt, answers = tiny(), [1, 2, 4], [[3, 5], [4, 4, 5]]
+    torch.nn.init.zeros_(model.head.weight)
+    tokens, mask = collate([(prompt, y) for y in answers])
+    given_prompt = (token_logprobs(model.gpt(tokens), tokens) * mask[:, 1:]).sum(dim=1)
+    whole = token_logprobs(model.gpt(tensor([prompt])), tensor([prompt])).sum()
+    assert whole.item() < -1                                          # it would show
+    scores = score(model(tokens), mask)
+    assert_close(scores[0] - scores[1], 0.3 * (given_prompt[0] - given_prompt[1]))
+
+
+def test_a_new_reward_model_orders_answers_as_its_gpt_does():
+    gpt = tiny_gpt()
+    torch.nn.init.normal_(gpt.lm_head.weight)                         # it has read something
+    tokens, mask = collate([([1, 2], [a, b, 5]) for a in range(5) for b in range(5)])
+    logp = (token_logprobs(gpt(tokens), tokens) * mask[:, 1:]).sum(dim=1)
+    scores = score(RewardModel(gpt)(tokens), mask)
+    assert logp.sort().values.diff().min() > 1e-4                     # no ties
+    assert scores.argsort().tolist() == logp.argsort().tolist()
+
+
+def test_a_reward_model_comes_back_with_or_without_its_likelihood(tmp_path):
+    """Only one that had it learns it further, as PPO's value function. An older one: one line."""
+    for likelihood in (0.3, 0.0):
+        model, path = tiny(likelihood), tmp_path / "reward.pt"
+        tokens = tensor([[1, 5, 2, 3]])
+        save(path, "reward", model, model.gpt.config, TOKENIZER)
+        back = load_reward(path)
+        assert torch.equal(back(tokens), model(tokens))
+        assert back.likelihood.requires_grad == (likelihood != 0)
+    content = torch.load(path)
+    del content["weights"]["likelihood"]
+    torch.save(content, path)
+    with pytest.raises(SystemExit, match="holds another kind of model"):
+        load_reward(path)
 
 
 # --- loss ----------------------------------------------------------------------------------------
@@ -105,24 +203,6 @@ def test_ranking_loss_and_its_gradient_equal_the_mean_over_pairs_one_by_one():
     assert_close(torch.autograd.grad(loss, scores), torch.autograd.grad(slow, scores))
 
 
-def test_vote_loss_by_hand():
-    """Margins 1 and 2 cost (0.31326 + 0.12693) / 2 = 0.22009; with the pair of the others, 1 apart,
-    it would be 0.25115."""
-    assert vote_loss(tensor([[1.0, 0.0, -1.0]])).item() == approx(0.22009, abs=1e-5)
-
-
-def test_vote_loss_does_not_compare_the_others_with_each_other():
-    """Their order is nothing to it, and two that score alike are pushed alike."""
-    scores = tensor([[1.0, 0.0, -1.0, 0.0], [0.0, 2.0, 3.0, 2.0]], requires_grad=True)
-    loss = vote_loss(scores)
-    assert_close(vote_loss(scores[:, [0, 3, 1, 2]]), loss)
-    loss.backward()
-    assert_close(scores.grad[:, 1], scores.grad[:, 3])
-    chance = torch.sigmoid(scores[:, 1:] - scores[:, :1])              # that the other is preferred
-    assert_close(scores.grad[:, 1:], chance / 6)                       # of 2 * 3 pairs
-    assert_close(scores.grad.sum(dim=1), torch.zeros(2))
-
-
 def test_every_prompt_weighs_the_same():
     """Prompts whose losses are 0.20704 and log 2: the mean of the two."""
     scores = tensor([[2.0, 1.0, 0.0, -1.0], [3.0, 3.0, 3.0, 3.0]])
@@ -155,86 +235,37 @@ def fit(model, loss_of, steps=60):
         optimizer.zero_grad()
 
 
-def test_the_reward_model_learns_to_read_and_ppo_follows_it():
+@pytest.mark.parametrize("likelihood", [0.0, 0.3])
+def test_the_reward_model_learns_to_read_and_ppo_follows_it(likelihood):
     """Three prompts, and answers that differ in one word: each is right for one prompt, so that
-    form alone scores alike. The policy begins as one that says each equally often."""
+    form alone scores alike. The policy begins as one that says each equally often; an answer that
+    does not end is the worst of all."""
     torch.manual_seed(0)
-    right, END = {1: 4, 2: 5, 3: 6}, 8                                 # 7 begins an answer
-    pairs = [([prompt], [[7, right[prompt], END], [7, wrong, END]])
+    config, right, END = GPTConfig(8, 8, n_layer=1, n_head=2, n_embd=16), {1: 4, 2: 5, 3: 6}, 7
+    pairs = [([prompt], [[right[prompt], END], [wrong, END]])
              for prompt in right for wrong in right.values() if wrong != right[prompt]]
     tokens, mask = collate([(prompt, y) for prompt, answers in pairs for y in answers])
-    model, value_fn = (RewardModel(GPT(GPTConfig(9, 8, n_layer=1, n_head=2, n_embd=16)))
-                       for _ in range(2))
-    fit(model, lambda: vote_loss(score(model(tokens), mask).view(-1, 2)))
+    model = RewardModel(GPT(config), likelihood)
+    fit(model, lambda: ranking_loss(score(model(tokens), mask).view(-1, 2)), steps=30)
     scores = score(model(tokens), mask).view(-1, 2)
-    assert (scores[:, 0] > scores[:, 1] + 1).all()
+    assert (scores[:, 0] > scores[:, 1] + 3).all()
+    with torch.no_grad():
+        model.head.bias -= scores[:, 0].mean()                         # right answers score 0
 
-    policy = GPT(GPTConfig(9, 8, n_layer=1, n_head=2, n_embd=16))
-    each, covers = collate([([prompt], [7, word, END]) for prompt in right
-                            for word in right.values()])
+    policy = GPT(config)
+    each, covers = collate([([prompt], [word, END]) for prompt in right for word in right.values()])
     fit(policy, lambda: lm_loss(policy(each), each, covers))
-    asked = tensor([[prompt, 7] for prompt in right])
-    chance = lambda: policy(asked)[:, -1].softmax(-1)[range(3), list(right.values())]
-    assert (chance() < 0.5).all(), chance()
-    config = ppo.Config(minibatch=24, max_new_tokens=3, beta=0.1)
-    ref, generator = copy.deepcopy(policy), torch.Generator().manual_seed(0)
+    chance = lambda: policy(tensor([[1], [2], [3]]))[:, 0].softmax(-1)[range(3), [4, 5, 6]]
+    assert (chance() < 0.4).all(), chance()
+    config = ppo.Config(minibatch=48, max_new_tokens=2, beta=0.5, missing_end=-20.0, value_clip=5.0)
+    ref, value_fn = copy.deepcopy(policy), copy.deepcopy(model)
     optimizers = [torch.optim.Adam(net.parameters(), lr=0.005) for net in (policy, value_fn)]
-    for _ in range(40):
-        for b in ppo.rollout(config, policy, ref, model, value_fn, [[i] for i in right] * 16, END,
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        for b in ppo.rollout(config, policy, ref, model, value_fn, [[1], [2], [3]] * 16, END,
                              generator):
-            ppo.update(config, policy, value_fn, optimizers, b | {"text": torch.empty(24, 0)})
+            ppo.update(config, policy, value_fn, optimizers, b | {"text": torch.empty(48, 0)})
     assert (chance() > 0.8).all(), chance()
-
-
-# --- votes, then rankings ------------------------------------------------------------------------
-
-
-def planned(n_votes, n=23, k=3, block_size=512, **flags):
-    config = reward.Config(batch=4, **flags)
-    rankings = [([i], [[j, TOKENIZER.eot] for j in range(k)]) for i in range(n)]
-    steps = plan(config, rankings, n_votes, TOKENIZER, block_size, torch.Generator().manual_seed(0))
-    return rankings, steps
-
-
-def test_votes_come_alone_first_then_as_many_steps_of_votes_as_of_rankings():
-    """23 rankings are 6 steps of 4; 20 votes are 5 steps, then 6 among the rankings."""
-    rankings, steps = planned(20)
-    first, mixed = steps[:5], steps[5:]
-    assert all(loss is vote_loss for loss, _ in first)
-    assert sorted(loss is vote_loss for loss, _ in mixed) == [False] * 6 + [True] * 6
-    order = [loss is vote_loss for loss, _ in mixed]
-    assert order not in ([False] * 6 + [True] * 6, [True] * 6 + [False] * 6), "not mixed"
-    seen = [item for loss, rows in steps if loss is ranking_loss for item in rows]
-    assert sorted(seen) == rankings                                    # each once, as it was given
-    voted = [str(item) for loss, rows in steps if loss is vote_loss for item in rows]
-    assert len(voted) == 20 + 6 * 4
-    assert not set(voted[:20]) & set(voted[20:]), "the same votes again"
-
-
-def test_a_vote_step_has_the_accepted_answer_first():
-    answers = {prompt.text + "\n": answers for prompt, answers in votes(12, 0)}
-    _, steps = planned(12, seed=0)
-    for loss, rows in steps[:3]:
-        for prompt, responses in rows:
-            assert ([TOKENIZER.decode(y) for y in responses] == answers[TOKENIZER.decode(prompt)]
-                    and all(y[-1] == TOKENIZER.eot for y in responses))
-
-
-def test_votes_that_do_not_fit_the_context_are_left_out():
-    _, steps = planned(40, block_size=60)
-    voted = [item for loss, rows in steps if loss is vote_loss for item in rows]
-    assert 0 < len(voted) < 40 + 6 * 4
-    assert all(len(prompt) + max(map(len, answers)) <= 60 for prompt, answers in voted)
-
-
-def test_without_votes_there_are_rankings_only_and_each_as_often_as_there_are_epochs():
-    rankings, steps = planned(0, epochs=3)
-    assert len(steps) == 3 * 6 and all(loss is ranking_loss for loss, _ in steps)
-    assert sorted(item for _, rows in steps for item in rows) == sorted(rankings * 3)
-
-
-def test_the_same_seed_plans_the_same_and_another_seed_another():
-    assert planned(20)[1] == planned(20)[1] != planned(20, seed=1)[1]
 
 
 # --- batches and accuracy ------------------------------------------------------------------------
@@ -275,7 +306,7 @@ def test_demonstrations_score_zero_on_average_after_the_stage(tmp_path, monkeypa
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(TOKENIZER.vocab_size, 256, n_layer=1, n_head=2, n_embd=8))
     save(tmp_path / "sft.pt", "sft", gpt, gpt.config, TOKENIZER)
-    flags = "--device cpu --prompts 8 --heldout-prompts 8 --votes 6 --max-new-tokens 4"
+    flags = "--device cpu --prompts 8 --heldout-prompts 8 --max-new-tokens 4"
     monkeypatch.setattr(sys, "argv", ["reward.py", "--out", str(tmp_path), *flags.split()])
     reward.main()
     model = load_reward(tmp_path / "reward.pt")
