@@ -29,10 +29,10 @@ from model import load_gpt, respond, save, token_logprobs
 class Config(Training):
     begin: str = "sft"             # checkpoint in --out that policy and reference begin with
     comparisons: str = ""          # another file than comparisons.jsonl in --out
-    beta: float = 0.3              # strength of the tether; paper 0.1
+    beta: float = 0.5              # strength of the tether; paper 0.1
     epochs: int = 1                # passes over the comparisons
     batch: int = 8                 # prompts a step, each with all its pairs; paper 64 pairs
-    lr: float = 1e-4               # peak learning rate (Adam); paper 1e-6 (RMSprop)
+    lr: float = 5e-5               # peak learning rate (Adam); paper 1e-6 (RMSprop)
     max_new_tokens: int = 48       # longest answer, for the true utility in the log
     eval_prompts: int = 128        # for the true utility in the log; with --comparisons none
 
