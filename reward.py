@@ -234,10 +234,6 @@ def main():
               for pair in itertools.combinations(responses, 2)]
              if config.shuffle_pairs else items["train"])
 
-    known = {p.text: p for p in seen + unseen}
-    of_the_world = {which: judged(known, tokenizer, items[which]) for which in items}
-    own = len(of_the_world["valid"]) < len(items["valid"])
-
     model = RewardModel(gpt, 0.3 * config.likelihood).to(device)                          # 3 fit
     optimizers = muon, adam = muon_and_adam(model, config.muon_lr, config.lr)
     batches = [rows for _ in range(config.epochs)
@@ -260,6 +256,9 @@ def main():
             optimizer.zero_grad()
         steps.log(step, loss=loss, norm=norm, best_wins=best_wins)
 
+    known = {p.text: p for p in seen + unseen}
+    of_the_world = {which: judged(known, tokenizer, items[which]) for which in items}
+    own = len(of_the_world["valid"]) < len(items["valid"])
     if own and isinstance(config.demonstrations, int):       # the small world's say nothing of them
         demos = [(prompt, responses[0]) for prompt, responses in items["train"]]
     else:

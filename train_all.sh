@@ -50,23 +50,23 @@ stage base.pt "1 a base model: next-token prediction on documents" \
     sft.py --resume --stage pretrain $pretrain
 
 stage sft.pt "2 imitation: supervised fine-tuning on demonstrations" \
-    "a minute and: sft.pt: held-out loss 0.24 to 0.28, few-shot exact 80 to 90%" \
+    "a minute and: sft.pt: held-out loss 0.24 to 0.28, few-shot exact 75 to 90%" \
     sft.py --resume --stage sft $sft
 
 stage reward.pt "3 preferences: rankings by labelers and a reward model" \
-    "a minute and: reward.pt: right on 86 to 89% of truly ordered pairs, on 75 to 78% of labels; labelers agree on 72 to 75%" \
+    "a minute and: reward.pt: right on 85 to 89% of truly ordered pairs, on 73 to 78% of labels; labelers agree on 72 to 75%" \
     reward.py --resume $reward
 
 stage ppo.pt "4 PPO: the reward model's score under a KL penalty" \
-    "a minute and: ppo.pt: true utility 2.2 to 2.5, right 70 to 80%; KL 0.6 to 2" \
+    "a minute and: ppo.pt: true utility 2.2 to 2.6, right 70 to 82%; KL 0.6 to 1.5" \
     ppo.py --resume $ppo
 
 stage ppo_ptx.pt "5 PPO-ptx: the same with pretraining gradients" \
-    "a minute and a half and: ppo_ptx.pt: true utility 2.1 to 2.5, right 68 to 78%; KL 0.6 to 2" \
+    "a minute and a half and: ppo_ptx.pt: true utility 2.2 to 2.5, right 68 to 76%; KL 0.6 to 1.5" \
     ppo.py --resume --ptx 1 $ptx
 
 stage dpo.pt "6 DPO: the same objective in closed form" \
-    "half a minute and: dpo.pt: held-out accuracy 74 to 78%, true utility 2.1 to 2.4, right 66 to 76%" \
+    "half a minute and: dpo.pt: held-out accuracy 71 to 76%, true utility 2.0 to 2.5, right 60 to 76%" \
     dpo.py --resume $dpo
 
 stage always "7 evaluation: what the models do, by a true utility that no training saw" \

@@ -339,9 +339,11 @@ def extract(rng):
 
 # share of the prompts, in the proportions of the paper's table 1
 TASKS = [(18, story), (12, explain), (9, describe), (7, note),            # generation     45.6 %
-         (5.6, fact_question), (3.6, unknown_question), (3.2, why_question),  # open QA    12.4 %
+         (5.6, fact_question), (3.6, unknown_question),                   # open QA        12.4 %
+         (3.2, why_question),
          (11, brainstorm),                                                # brainstorming  11.2 %
-         (1.2, greeting), (1.4, small_talk), (1.2, feeling), (3.2, opinion), (1.4, bait),  # 8.4 %
+         (1.2, greeting), (1.4, small_talk), (1.2, feeling),              # chat            8.4 %
+         (3.2, opinion), (1.4, bait),
          (3.5, politely), (3, rename),                                    # rewrite         6.6 %
          (4, summarise), (3.5, classify), (3.5, sums),                    # the rest
          (2.5, closed_qa), (2, extract)]
