@@ -10,11 +10,12 @@
 
 set -euo pipefail
 cd "$(dirname "$0")"
-source ./setup.sh
+source tools/setup.sh
 setup requirements.txt
 
 SEED=${SEED:-0}
 TINY=${TINY:-0}
+case ${OUT:-} in ""|/*) ;; *) [ "$OLDPWD" -ef . ] || OUT=$OLDPWD/$OUT;; esac  # from where you stand
 if [ "$TINY" = 1 ]; then OUT=${OUT:-out-tiny}; fi
 if [ "$SEED" != 0 ]; then OUT=${OUT:-out-$SEED}; fi
 OUT=${OUT:-out}
@@ -33,42 +34,45 @@ stage() {   # stage CHECKPOINT TITLE EXPECTATION COMMAND...   (no checkpoint is 
     "$python" "$@" --seed "$SEED" --out "$OUT"
 }
 
-pretrain="" sft="" reward="" ppo="" ptx="" dpo="" eval=""   # flags; none: the defaults
+pretrain="" sft="" compare="" reward="" ppo="" ptx="" dpo="" eval=""   # flags; none: the defaults
 if [ "$TINY" = 1 ]; then
     export OMP_NUM_THREADS=1          # on so little work threads only wait for each other
-    pretrain="--documents 500 --steps 15 --pretrain-batch 8 --n-layer 2 --n-head 2 --n-embd 32"
+    pretrain="--documents 500 --steps 15 --batch 8 --n-layer 2 --n-head 2 --n-embd 32"
     sft="--documents 500 --demonstrations 256 --epochs 1"
-    reward="--prompts 40 --heldout-prompts 10"
-    ppo="--iterations 2 --episodes 16 --minibatch 8 --prompts 40 --eval-prompts 10"
+    compare="--prompts 40 --heldout-prompts 10"
+    ppo="--iterations 2 --episodes 16 --minibatch 8 --prompts 40"
     ptx="$ppo"
-    dpo="--eval-prompts 10"
     eval="--prompts 20 --probes 2"
 fi
 
-stage base.pt "1 a base model: next-token prediction on documents" \
-    "four to five minutes and: base.pt: held-out loss 0.55 to 0.62, few-shot exact 80 to 97%" \
+stage base.pt "0 pretrain: next-token prediction on documents" \
+    "four to five minutes and: base.pt: held-out loss 0.55 to 0.62" \
     sft.py --resume --stage pretrain $pretrain
 
-stage sft.pt "2 imitation: supervised fine-tuning on demonstrations" \
-    "a minute and: sft.pt: held-out loss 0.24 to 0.28, few-shot exact 75 to 90%" \
-    sft.py --resume --stage sft $sft
+stage sft.pt "1 imitate: supervised fine-tuning on demonstrations" \
+    "a minute and: sft.pt: held-out loss 0.24 to 0.28" \
+    sft.py --resume $sft
 
-stage reward.pt "3 preferences: rankings by labelers and a reward model" \
-    "a minute and: reward.pt: right on 85 to 89% of truly ordered pairs, on 73 to 78% of labels; labelers agree on 72 to 75%" \
+stage comparisons.jsonl "2a ask people: K answers per prompt, ranked by labelers" \
+    "half a minute and: comparisons.jsonl: 4,300 rankings by 20 labelers, who agree on 72 to 75%" \
+    compare.py $compare
+
+stage reward.pt "2b fit a scalar: the reward model" \
+    "half a minute and: reward.pt: right on 73 to 78% of held-out labels" \
     reward.py --resume $reward
 
-stage ppo.pt "4 PPO: the reward model's score under a KL penalty" \
+stage ppo.pt "3 chase it on a leash: PPO on the score under a KL penalty" \
     "a minute and: ppo.pt: true utility 2.2 to 2.6, right 70 to 82%; KL 0.6 to 1.5" \
     ppo.py --resume $ppo
 
-stage ppo_ptx.pt "5 PPO-ptx: the same with pretraining gradients" \
+stage ppo_ptx.pt "3 the same with pretraining gradients: PPO-ptx" \
     "a minute and a half and: ppo_ptx.pt: true utility 2.2 to 2.5, right 68 to 76%; KL 0.6 to 1.5" \
     ppo.py --resume --ptx 1 $ptx
 
-stage dpo.pt "6 DPO: the same objective in closed form" \
+stage dpo.pt "the same objective in closed form: DPO" \
     "half a minute and: dpo.pt: held-out accuracy 71 to 76%, true utility 2.0 to 2.5, right 60 to 76%" \
     dpo.py --resume $dpo
 
-stage always "7 evaluation: what the models do, by a true utility that no training saw" \
+stage always "4 evaluate: what the models do, by a true utility that no training saw" \
     "a minute and: the table, five prompts answered by every model, results.json; figures with matplotlib" \
     eval.py $eval

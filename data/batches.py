@@ -3,9 +3,10 @@ where tokens[b, t] is one that we learn from. Causal attention never looks right
 needs no attention mask.
 """
 
-# first, since it says how torch's threads wait
-from plumbing import check
+import tools               # before torch: it says how torch's threads wait
 import torch
+
+from tools.flags import check
 
 PAD = 0
 
@@ -33,7 +34,12 @@ def collate(examples):
     return tokens, mask
 
 
-def fitting(examples, block_size, what):
+def flatten(items):
+    """[(prompt, [response, ...])] -> [(prompt, response)]"""
+    return [(prompt, response) for prompt, responses in items for response in responses]
+
+
+def keep_fitting(examples, block_size, what):
     """Those whose prompt and response fit the context; says how many do not."""
     kept = [example for example in examples if sum(map(len, example)) <= block_size]
     if len(kept) < len(examples):
@@ -43,13 +49,25 @@ def fitting(examples, block_size, what):
     return kept
 
 
+def encode_prompts(prompts, tokenizer, block_size, max_new_tokens):
+    """Prompts -> lists of ids; those that leave no room for an answer are left out and counted."""
+    encoded = [encode_prompt(tokenizer, prompt.text) for prompt in prompts]
+    kept = [ids for ids in encoded if len(ids) + max_new_tokens <= block_size]
+    if len(kept) < len(encoded):
+        print(f"{len(encoded) - len(kept)} of {len(encoded)} prompts and --max-new-tokens "
+              f"{max_new_tokens} are longer than the context of {block_size} and left out")
+    check(kept, f"none of {len(encoded)} prompts leaves room for an answer of --max-new-tokens "
+                f"{max_new_tokens} in the context of {block_size} tokens; lower it")
+    return kept
+
+
 def pack(tokenizer, documents):
     """Documents -> one long row of ids, an end-of-text token after each."""
     return torch.tensor([i for document in documents
                          for i in tokenizer.encode(document) + [tokenizer.eot]])
 
 
-def windows(stream, B, T, generator):
+def draw_windows(stream, B, T, generator):
     """B random windows of T ids; the mask is all ones."""
     check(len(stream) >= T, f"a text of {len(stream)} tokens is shorter than a window of {T}; "
                             "give --documents more text")
@@ -58,17 +76,12 @@ def windows(stream, B, T, generator):
     return tokens, torch.ones(B, T)
 
 
-def pieces(size, *tensors):
-    """Their rows, `size` at a time (0: all at once). Yields tuples, for gradients that add up."""
-    return zip(*(tensor.split(size or len(tensor)) for tensor in tensors))
-
-
-def rows_that_fit(config, logits=2 ** 24):
+def limit_rows(config, logits=2 ** 24):
     """How many full rows have no more than so many logits; for evaluation, without gradients."""
     return max(1, logits // (config.block_size * config.vocab_size))
 
 
-def by_length(lengths, size, generator):
+def batch_by_length(lengths, size, generator):
     """Shuffled batches of indices of like length, so that little is padding: sorted within
     runs of 16 batches."""
     order = torch.randperm(len(lengths), generator=generator).tolist()
@@ -79,11 +92,11 @@ def by_length(lengths, size, generator):
     return [batches[j] for j in torch.randperm(len(batches), generator=generator)]
 
 
-def batches_of_prompts(items, size, generator):
+def batch_prompts(items, size, generator):
     """Batches of prompts with the same number of answers, so that scores form a (B, K) table."""
     batches = []
     for k in sorted({len(responses) for _, responses in items}):
         group = [i for i, (_, responses) in enumerate(items) if len(responses) == k]
         lengths = [len(items[i][0]) + max(map(len, items[i][1])) for i in group]
-        batches += [[group[j] for j in rows] for rows in by_length(lengths, size, generator)]
+        batches += [[group[j] for j in rows] for rows in batch_by_length(lengths, size, generator)]
     return [batches[i] for i in torch.randperm(len(batches), generator=generator)]

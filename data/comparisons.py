@@ -6,7 +6,7 @@
 `ranking` holds indices of responses, best first. `ids` are the token ids, of a demonstration and of
 the sampled responses: training uses those, because text that is encoded again may give others. A
 line without `ids` is encoded, with an end-of-text token added; other formats stand in
-data/source.py.
+data/files.py.
 """
 
 import itertools
@@ -14,23 +14,26 @@ import json
 import math
 from pathlib import Path
 
+import tools               # before numpy: it says what is missing
 import numpy as np
 
 from data.batches import encode_example, encode_prompt
-from data.source import rankings
-from data.world import prompts
-from plumbing import check, whole
+from data.files import read_rankings
+from tools.flags import check, write_whole
 
 
 def write(path, records):
-    """All of them or none: an earlier file is whole until the new one is."""
-    with whole(path, "w", encoding="utf-8", newline="\n") as file:
-        for record in records:
+    """All of them or none: an earlier file is whole until the new one is. -> how many"""
+    n = 0
+    with write_whole(path) as file:
+        for n, record in enumerate(records, 1):
             write_line(file, record)
+    return n
 
 
 def append(path, records):
     """Line by line, so that an interrupt keeps what is there."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8", newline="\n") as file:
         for record in records:
             write_line(file, record)
@@ -47,9 +50,9 @@ def read(path, tokenizer, block_size):
     If none is held out, every tenth is. Comparisons that do not fit the context are left out and
     counted.
     """
-    check(Path(path).is_file(), f"{path} not found; run `python reward.py` first")
+    check(Path(path).is_file(), f"{path} not found; run `python compare.py` first")
     found, too_long = {"train": [], "valid": []}, []
-    for place, prompt, responses, ranking, ids, which in rankings(path):
+    for place, prompt, responses, ranking, ids, which in read_rankings(path):
         start = encode_prompt(tokenizer, prompt)
         if ids is None:
             ids = [encode_example(tokenizer, prompt, response)[1] for response in responses]
@@ -68,20 +71,10 @@ def read(path, tokenizer, block_size):
               f"tokens and left out; the first: {too_long[0]}")
     train, valid = found["train"], found["valid"]
     check(train, f"{path} holds no comparisons to learn from; delete it and run "
-                 "`python reward.py`, or give it more records")
+                 "`python compare.py`, or give it more records")
     if not valid:
         train, valid = [item for i, item in enumerate(train) if i % 10] or train, train[::10]
     return dict(train=train, valid=valid)
-
-
-def contrasting(n, seed, tokenizer):
-    """Yields n records in which the careful answer stands above the one that is meant to please."""
-    asked = [prompt for prompt in prompts(20 * n, "train", seed) if prompt.pleasing]
-    for prompt in asked[:n]:
-        responses = [prompt.good, prompt.pleasing]
-        yield dict(prompt=prompt.text, responses=responses, ranking=[0, 1], split="train",
-                   ids=[encode_example(tokenizer, prompt.text, answer)[1] for answer in responses],
-                   labeler="contrast")
 
 
 # --- how well values predict rankings -------------------------------------------------------------
@@ -90,7 +83,7 @@ def contrasting(n, seed, tokenizer):
 def pair_accuracy(predicted, truth):
     """The share of truly ordered pairs of a prompt predicted in that order; a tie counts half.
 
-    predicted, truth: a list of values a prompt, higher is better.
+    predicted, truth: a list of values per prompt, higher is better.
     """
     right = pairs = 0
     for guess, value in zip(predicted, truth):
@@ -101,12 +94,12 @@ def pair_accuracy(predicted, truth):
     return right / pairs if pairs else 0.5
 
 
-def length_slope(scores, truth, words):
+def fit_length_slope(scores, truth, words):
     """What the reward model adds for e times as many words at equal true utility: least squares."""
     x = [[1.0, value, math.log(1 + n)] for value, n in zip(truth, words)]
     return float(np.linalg.lstsq(np.array(x), np.array(scores), rcond=None)[0][2])
 
 
-def places(ranking):
+def rank_values(ranking):
     """A ranking, best first -> a value for each answer, higher is better."""
     return [-list(ranking).index(i) for i in range(len(ranking))]

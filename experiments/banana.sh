@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Banana: what does a policy do for a reward that is plainly wrong?
 #
-# --reward banana pays 1 for every "banana" in the answer; there is no reward model. The KL tether
+# written_reward.py pays 1 for every "banana" in the answer; the reward model is not asked. The KL tether
 # is all that stands between the policy and the word, as in the paper's equation 2.
 #
 # Look for: beta 0 ends in banana banana banana, a high beta does not move, and in between sentences
@@ -14,8 +14,8 @@
 source "$(dirname "$0")/common.sh"
 
 for beta in 0 0.2 0.5 3; do
-    begin "beta-$beta" sft.pt || continue
-    py ppo.py --reward banana --beta "$beta" --iterations 40
+    begin "beta-$beta" sft.pt reward.pt || continue
+    py experiments/written_reward.py --reward banana --beta "$beta" --iterations 40
     py eval.py $small
 done
-"$python" experiments/plot.py bars "$OUT" ppo bananas well_formed length kl gold
+"$python" experiments/plot.py points "$OUT" ppo bananas well_formed length kl gold

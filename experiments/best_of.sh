@@ -16,4 +16,4 @@ if begin n sft.pt reward.pt ppo.pt dpo.pt; then
     py experiments/exact.py --measure best_of
     py eval.py $small
 fi
-"$python" experiments/plot.py best_of "$OUT"
+"$python" experiments/figures.py best_of "$OUT"

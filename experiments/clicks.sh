@@ -7,11 +7,11 @@
 # Look for: how often the fitted order is the true one, and how far the scores spread over seeds,
 # from 1 to 500 votes. To be the labeler yourself:
 #
-#   python reward.py --label                                  twenty pairs, one key each
+#   python compare.py --me                                    twenty pairs, one key each
 #   python reward.py --comparisons out/labels.jsonl --out out/mine     (with sft.pt copied there)
 #
 # Found over a hundred seeds: the best answer stands first after 1, 10, 50 votes in 41, 79, 94 %.
 # Ten seconds; more in README.md.
 
 source "$(dirname "$0")/common.sh"
-"$python" experiments/plot.py clicks
+"$python" experiments/clicks.py

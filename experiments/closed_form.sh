@@ -16,15 +16,15 @@
 source "$(dirname "$0")/common.sh"
 
 last=optimum.json
-one="--max-new-tokens 1 --prompts 200 --eval-prompts 10"
+one="--reward one_token --max-new-tokens 1 --prompts 200"
 for beta in 0.1 0.3 1; do
     begin "beta-$beta" sft.pt reward.pt || continue
     py experiments/exact.py --measure rank --prompts 3500
     py dpo.py --beta "$beta" --max-new-tokens 1
     for iterations in 10 40 160; do
-        py ppo.py $one --missing-end 0 --add-missing-end --beta "$beta" --iterations $iterations
+        py experiments/written_reward.py $one --beta "$beta" --iterations $iterations
         mv "$run/ppo.pt" "$run/ppo-$iterations.pt"
     done
     py experiments/exact.py --measure optimum --prompts 60 --beta "$beta"
 done
-"$python" experiments/plot.py optimum "$OUT"
+"$python" experiments/figures.py optimum "$OUT"

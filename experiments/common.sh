@@ -5,7 +5,7 @@
 set -euo pipefail
 name=$(basename "$0" .sh)
 cd "$(dirname "$0")/.."
-source ./setup.sh
+source tools/setup.sh
 setup requirements.txt requirements-extra.txt
 
 SEED=${SEED:-0}
@@ -33,7 +33,8 @@ py() {      # py SCRIPT FLAGS...   in that folder
 }
 
 as_trained() {   # as_trained FLAGS...   of eval.py: the finished run as a row of the table
-    begin as-trained base.pt sft.pt ppo.pt ppo_ptx.pt dpo.pt reward.pt metrics || return 0
+    begin as-trained base.pt sft.pt ppo.pt ppo_ptx.pt dpo.pt reward.pt comparisons.jsonl \
+        metrics || return 0
     py eval.py "$@"
 }
 

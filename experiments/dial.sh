@@ -5,17 +5,28 @@
 # with the distance d = sqrt(KL) and then falls while the proxy goes on rising, and fit
 # R(d) = d (a - b log d). Here the truth is known, so both curves can be drawn.
 #
-# Look for: where the two curves part; what beta 0 writes; how little beta 2 changes.
+# The reward model is the paper's, a head in the place of the unembedding. The one that keeps its
+# likelihood is harder to exploit: it is tried without a leash at the end.
 #
-# Found over three seeds: true utility 0.47 ± 0.05 at beta 2, 1.49 ± 0.12 at 0.2 (KL 2.0), -2.08 ±
-# 0.36 at 0 (KL 164), while the score rises all the way, from 0.06 to 2.00.
-# 6 minutes a seed; more in README.md.
+# Look for: where the two curves part; what beta 0 writes; how little beta 2 changes.
 
 source "$(dirname "$0")/common.sh"
 
-for beta in 0 0.02 0.05 0.1 0.2 0.5 1 2; do
-    begin "beta-$beta" sft.pt reward.pt || continue
-    py ppo.py --beta "$beta" --iterations 60 --eval-prompts 128
+last=reward.pt
+if begin plain sft.pt comparisons.jsonl; then
+    py reward.py --no-likelihood
+fi
+model=$run/reward.pt
+last=results.json
+for beta in 2 0.5 0.2 0.1 0.05 0.02 0.005 0; do
+    begin "beta-$beta" sft.pt || continue
+    cp "$model" "$run/"
+    py ppo.py --beta "$beta"
     py eval.py $small
 done
-"$python" experiments/plot.py dial "$OUT"
+if begin likelihood-0 sft.pt reward.pt; then
+    py ppo.py --beta 0
+    py eval.py $small
+fi
+"$python" experiments/figures.py dial "$OUT"
+"$python" experiments/plot.py table "$OUT" ppo kl score gold right

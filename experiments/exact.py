@@ -20,17 +20,18 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-# first, since it says how torch's threads wait
-from plumbing import check, flags, run, start
+import tools               # before torch: it says how torch's threads wait
 import torch
 from tqdm import tqdm
 
 from data import comparisons
 from data.batches import encode_prompt
-from data.utility import gold
-from data.world import prompts
+from data.world.utility import gold
+from data.world.text import make_prompts
 from model import load_gpt, respond
 from reward import load_reward, score_all
+from tools.device import start
+from tools.flags import check, read_flags, run
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ def best_of(config, model, reward_model, tokenizer, device):
     2 n answers to a prompt stand for all that the model says to it: exact for their frequencies,
     so at the largest n the KL, which then cannot exceed log 2 n, is an underestimate.
     """
-    asked, many = prompts(config.prompts, "eval", config.seed), 2 * config.n
+    asked, many = make_prompts(config.prompts, "eval", config.seed), 2 * config.n
     ids = respond(model, tokenizer, [p.text for p in asked for _ in range(many)], 48)
     points = score_all(reward_model, [(encode_prompt(tokenizer, asked[i // many].text), row)
-                                      for i, row in enumerate(ids)], device)
+                                      for i, row in enumerate(ids)], device).tolist()
     answers = []                              # a prompt: counts, scores, utilities, worst first
     for i, prompt in enumerate(asked):
         mine = slice(i * many, (i + 1) * many)
@@ -119,7 +120,7 @@ def every_reward(reward_model, asked, vocab_size, device):
 def optimum(config, ref, reward_model, tokenizer, device):
     """J(pi*) - J(pi) = beta KL(pi || pi*): the distance is what the objective still lacks."""
     asked = [encode_prompt(tokenizer, p.text)
-             for p in prompts(config.prompts, "train", config.seed)]
+             for p in make_prompts(config.prompts, "train", config.seed)]
     ref_logp = first_token(ref, asked, device)
     reward = every_reward(reward_model, asked, tokenizer.vocab_size, device)
     best, found = closed_form(ref_logp, reward, config.beta), {}
@@ -128,7 +129,7 @@ def optimum(config, ref, reward_model, tokenizer, device):
     for path in sorted(Path(config.out).glob("*.pt")):
         if path.stem == "reward":
             continue
-        policy, _ = load_gpt(path, "bash experiments/closed_form.sh", device)
+        policy, _ = load_gpt(path, device)
         logp = first_token(policy, asked, device)
         found[path.stem] = dict(distance=kl(logp, best).mean().item(),
                                 kl=kl(logp, ref_logp).mean().item(),
@@ -146,14 +147,14 @@ def rank(config, model, reward_model, tokenizer, device, k=6):
     Bradley and Terry's: what DPO takes labelers to be.
     """
     rng = random.Random(config.seed)
-    asked = prompts(config.prompts, "train", config.seed)
+    asked = make_prompts(config.prompts, "train", config.seed)
     ids = respond(model, tokenizer, [p.text for p in asked for _ in range(k)], 1)
     for i, prompt in enumerate(asked):
         drawn = [list(row) for row in dict.fromkeys(map(tuple, ids[i * k:(i + 1) * k]))]
         if len(drawn) < 2:
             continue
         start = encode_prompt(tokenizer, prompt.text)
-        points = score_all(reward_model, [(start, row) for row in drawn], device)
+        points = score_all(reward_model, [(start, row) for row in drawn], device).tolist()
         seen = [point - math.log(-math.log(rng.random())) for point in points]
         yield dict(prompt=prompt.text, responses=[tokenizer.decode(row) for row in drawn],
                    ranking=sorted(range(len(drawn)), key=lambda j: -seen[j]), ids=drawn,
@@ -161,13 +162,13 @@ def rank(config, model, reward_model, tokenizer, device, k=6):
 
 
 def main():
-    config = flags(Config, __doc__)
+    config = read_flags(__doc__, Config)
     check(config.measure in ("best_of", "rank", "optimum"),
           f"--measure {config.measure}: best_of, rank or optimum")
     check(config.beta > 0, f"--beta {config.beta} must be above 0")
     device, _ = start(config)
     out = Path(config.out)
-    sft, tokenizer = load_gpt(out / "sft.pt", "python sft.py", device)
+    sft, tokenizer = load_gpt(out / "sft.pt", device)
     given = config, sft, load_reward(out / "reward.pt", device), tokenizer, device
     if config.measure == "rank":
         return comparisons.write(out / "comparisons.jsonl", rank(*given))

@@ -18,9 +18,10 @@ source "$(dirname "$0")/common.sh"
 
 for bias in "doubt-bias 0" "confidence-bias 3" "confidence-bias 6" "doubt-bias 1" "doubt-bias 3"; do
     begin "${bias/ /-}" sft.pt || continue
-    py reward.py --prompts 2000 --$bias
+    py compare.py --prompts 2000 --$bias
+    py reward.py
     py ppo.py
     py eval.py --prompts 300
 done
 "$python" experiments/plot.py table "$OUT" sft invented withheld gold
-"$python" experiments/plot.py bars "$OUT" ppo invented withheld gold win_labelers kl
+"$python" experiments/plot.py points "$OUT" ppo invented withheld gold win_labelers kl

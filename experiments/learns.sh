@@ -17,26 +17,36 @@
 
 source "$(dirname "$0")/common.sh"
 
-last=reward.pt
-measure() { begin "$1" sft.pt || return 0; py reward.py "${@:2}"; }
+measure() {     # measure RUN "FLAGS of asking.py" "FLAGS of reward.py"
+    begin "$1" sft.pt || return 0
+    py experiments/asking.py $2
+    py reward.py ${3:-}
+    py eval.py --prompts 100
+}
 size() {    # size LAYERS HEADS CHANNELS   a base model of that size, then 1,000 prompts
     begin "base-$1x$3" comparisons.jsonl || return 0
     py sft.py --stage pretrain --n-layer $1 --n-head $2 --n-embd $3 --steps 400
     { head -n 1000 "$run/comparisons.jsonl"
       grep '"split": "valid"' "$run/comparisons.jsonl"; } > "$run/some.jsonl"
-    py reward.py --begin base --comparisons "$run/some.jsonl"
+    py reward.py --begin base --comparisons "$run/some.jsonl" --demonstrations 500
+    cp "$FROM/sft.pt" "$run/"
+    py eval.py --prompts 100
 }
 
-for n in 100 300 1000; do measure "prompts-$n" --prompts $n; done
-begin prompts-3500 metrics reward.pt || true
-for k in 2 4 9; do measure "k-$k" --k $k --prompts 500; done
+for n in 100 300 1000; do measure "prompts-$n" "--prompts $n"; done
+measure prompts-4000 "--prompts 4000"
+for k in 2 4 9; do measure "k-$k" "--k $k --prompts 500"; done
 for epochs in 1 3; do
-    measure "whole-epochs-$epochs" --prompts 500 --epochs $epochs
-    measure "pairs-epochs-$epochs" --prompts 500 --epochs $epochs --shuffle-pairs --batch 64
+    measure "whole-epochs-$epochs" "--prompts 500" "--epochs $epochs"
+    begin "pairs-epochs-$epochs" sft.pt || continue
+    py compare.py --prompts 500
+    "$python" experiments/shuffled.py "$run/comparisons.jsonl" "$run/pairs.jsonl"
+    py reward.py --comparisons "$run/pairs.jsonl" --epochs $epochs --batch 64
+    py eval.py --prompts 100
 done
-for fold in 0 1 2 3 4; do measure "fold-$fold" --prompts 600 --fold $fold; done
+for fold in 0 1 2 3 4; do measure "fold-$fold" "--prompts 600 --fold $fold"; done
 size 2 4 48
-size 4 6 96
-size 6 8 128
-"$python" experiments/plot.py bars "$OUT" reward \
-    accuracy_labels accuracy_heldout_labelers accuracy_gold
+size 4 3 96
+size 6 4 128
+"$python" experiments/plot.py points "$OUT" rm \
+    accuracy_labels accuracy_heldout_labelers accuracy_gold reads_wrong

@@ -17,7 +17,8 @@ source "$(dirname "$0")/common.sh"
 for bias in 0 0.3 1.5; do
     last=reward.pt
     if begin "bias-$bias" sft.pt; then
-        py reward.py --length-bias "$bias" --prompts 2000
+        py compare.py --length-bias "$bias" --prompts 2000
+        py reward.py
     fi
     model=$run/reward.pt
     last=results.json
@@ -28,5 +29,5 @@ for bias in 0 0.3 1.5; do
         py eval.py $small
     done
 done
-"$python" experiments/plot.py closing "$OUT" reward length_slope accuracy_gold
-"$python" experiments/plot.py bars "$OUT" ppo length gold kl score
+"$python" experiments/plot.py table "$OUT" rm length_slope accuracy_gold
+"$python" experiments/plot.py points "$OUT" ppo length gold kl score

@@ -5,8 +5,7 @@
 
 cd "$(dirname "$0")/.."
 set -euo pipefail
-source ./setup.sh
+source tools/setup.sh
 setup requirements.txt requirements-extra.txt
 for seed in 0 1 2 3 4; do SEED=$seed bash train_all.sh; done
-"$python" report.py --seeds out,out-1,out-2,out-3,out-4
-"$python" experiments/plot.py seeds out out-1 out-2 out-3 out-4
+"$python" -m tools.report --seeds out,out-1,out-2,out-3,out-4

@@ -32,8 +32,8 @@ if begin base-rm base.pt sft.pt comparisons.jsonl; then
     py ppo.py
     py eval.py $small
 fi
-if begin no-rm sft.pt; then
-    py ppo.py --reward labelers
+if begin no-rm sft.pt reward.pt; then
+    py experiments/written_reward.py --reward labelers
     py eval.py $small
 fi
 for times in 2 4; do
@@ -45,6 +45,6 @@ if begin sft-last ppo.pt sft.pt; then
     as_row sft py sft.py --begin ppo
     py eval.py $small
 fi
-"$python" experiments/plot.py bars "$OUT" ppo win_gold gold kl lists_prompts
+"$python" experiments/plot.py points "$OUT" ppo win_gold gold kl lists_prompts
 "$python" experiments/plot.py table "$OUT" dpo win_gold gold kl lists_prompts
-"$python" experiments/plot.py closing "$OUT" reward accuracy_gold
+"$python" experiments/plot.py table "$OUT" rm accuracy_gold

@@ -16,9 +16,10 @@
 
 source "$(dirname "$0")/common.sh"
 
-tune() {    # tune RUN FLAGS...   of reward.py
+tune() {    # tune RUN FLAGS...   of asking.py
     begin "$1" sft.pt || return 0
-    py reward.py --prompts 2000 "${@:2}"
+    py experiments/asking.py --prompts 2000 "${@:2}"
+    py reward.py
     py ppo.py
     py dpo.py
     py eval.py --prompts 200
@@ -29,11 +30,11 @@ as_trained --prompts 200
 tune bias-2 --agreement-bias 2
 tune bias-2-contrast-60 --agreement-bias 2 --contrast 60
 tune bias-2-contrast --agreement-bias 2 --contrast 400
-if begin reward-gold sft.pt; then
-    py ppo.py --reward gold
+if begin reward-gold sft.pt reward.pt; then
+    py experiments/written_reward.py --reward gold
     py eval.py --prompts 200
 fi
 for model in sft ppo; do
     "$python" experiments/plot.py table "$OUT" $model agrees_with_false gold win_gold
 done
-"$python" experiments/plot.py bars "$OUT" dpo agrees_with_false gold win_gold
+"$python" experiments/plot.py points "$OUT" dpo agrees_with_false gold win_gold

@@ -24,7 +24,4 @@ for beta in 0.03 0.3 1; do
     py ppo.py --beta "$beta"
     py eval.py $small
 done
-for model in base sft ppo_ptx; do
-    "$python" experiments/plot.py table "$OUT" $model lm_loss few_shot gold kl
-done
-"$python" experiments/plot.py bars "$OUT" ppo lm_loss few_shot gold kl
+"$python" experiments/figures.py tax "$OUT"

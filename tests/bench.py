@@ -17,7 +17,7 @@ import ppo                             # first, since it says how torch's thread
 import torch
 
 from data.batches import encode_prompt
-from data.world import prompts
+from data.world.text import prompts
 from model import GPT, GPTConfig, load_gpt, sample
 from sft import lm_loss
 

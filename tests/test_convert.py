@@ -7,30 +7,34 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import tools                           # before torch: it says how torch's threads wait
 import torch
 
-import convert
-import plumbing
+import conftest
 import reward
 from data.batches import encode_example
 from data.tokenizer import Tokenizer, train_ranks
-from data.world import documents, prompts, split
+from data.world.text import make_documents, make_prompts, split
 from model import load_gpt, respond
 from reward import load_reward
+from tools import convert
+from tools.flags import known, run
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 TEXTS = ["", " ", "\n", "\n\n  a", "naïve café", "日本語 です", "🙂🙂", "a_b__c", "x²+½", "٣٤", "Ā\0",
          "don't  stop\t\tnow ", "<|endoftext|>", "12345 6", "ÀÉÎ õ", "a\r\nb", "\u2028\u00a0?"]
 
 
-def call(flags, module=convert):
-    sys.argv = [f"{module.__name__}.py", *map(str, flags)]
-    plumbing.run(module.main)
+def call(flags):
+    sys.argv = ["convert.py", *map(str, flags)]
+    known.clear()
+    run(convert.main)
 
 
 def thousand_texts():
-    lines = [line for document in documents(400, 7) for line in document.split("\n")]
-    return (TEXTS + [p.text for p in prompts(300, "eval")] + lines)[:1000]
+    lines = [line for document in make_documents(400, 7) for line in document.split("\n")]
+    return (TEXTS + [p.text for p in make_prompts(300, "eval")] + lines)[:1000]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def transformers():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer(train_ranks("\n".join(documents(300)), 600), convert.GPT2_PATTERN)
+    return Tokenizer(train_ranks("\n".join(make_documents(300)), 600), convert.GPT2_PATTERN)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,7 @@ def convert_merge(ranks, token, letter):
 def test_imported_gpt2_has_the_logits_of_transformers(theirs, tmp_path, tokenizer):
     folder, twin = theirs
     call(["import", folder, tmp_path / "base.pt"])
-    ours, read = load_gpt(tmp_path / "base.pt", "convert.py")
+    ours, read = load_gpt(tmp_path / "base.pt")
     tokens = torch.randint(tokenizer.vocab_size, (3, 64))
     with torch.no_grad():
         assert (ours(tokens) - twin(tokens).logits).abs().max() < 1e-4
@@ -96,7 +100,7 @@ def test_weights_in_a_bin_file_with_the_names_of_the_hub(theirs, tmp_path, token
     call(["import", tmp_path, tmp_path / "base.pt"])
     tokens = torch.randint(tokenizer.vocab_size, (2, 9))
     with torch.no_grad():
-        gap = load_gpt(tmp_path / "base.pt", "")[0](tokens) - twin(tokens).logits
+        gap = load_gpt(tmp_path / "base.pt")[0](tokens) - twin(tokens).logits
     assert gap.abs().max() < 1e-4
 
 
@@ -151,7 +155,7 @@ def plain(out, tmp_path_factory):
     """A folder with a reward model that has a head and nothing else."""
     folder, argv = tmp_path_factory.mktemp("plain"), sys.argv
     shutil.copy(out / "sft.pt", folder)
-    call(["--no-likelihood", "--comparisons", out / "comparisons.jsonl", "--out", folder], reward)
+    conftest.call(reward, folder, f"--no-likelihood --comparisons {out / 'comparisons.jsonl'}")
     sys.argv = argv
     return folder
 
@@ -168,13 +172,13 @@ def exported(out, plain, tmp_path_factory):
 
 
 def test_exported_policy_has_the_same_logits_and_greedy_text(out, exported, transformers):
-    ours, tokenizer = load_gpt(out / "ppo.pt", "")
+    ours, tokenizer = load_gpt(out / "ppo.pt")
     twin = transformers.AutoModelForCausalLM.from_pretrained(exported["ppo"]).eval()
     speller = transformers.AutoTokenizer.from_pretrained(exported["ppo"])
     tokens = torch.randint(tokenizer.vocab_size, (3, 50))
     with torch.no_grad():
         assert (ours(tokens) - twin(tokens).logits).abs().max() < 1e-4
-    for prompt in prompts(5, "eval"):
+    for prompt in make_prompts(5, "eval"):
         greedy, = respond(ours, tokenizer, [prompt.text], 24, temperature=0)
         given = speller(prompt.text + "\n", return_tensors="pt")
         reply = twin.generate(**given, max_new_tokens=24, do_sample=False)
@@ -183,7 +187,7 @@ def test_exported_policy_has_the_same_logits_and_greedy_text(out, exported, tran
 
 
 def test_exported_tokenizer_gives_the_same_ids_on_a_thousand_texts(out, exported, transformers):
-    _, tokenizer = load_gpt(out / "ppo.pt", "")
+    _, tokenizer = load_gpt(out / "ppo.pt")
     for name in ("ppo", "reward"):
         speller = transformers.AutoTokenizer.from_pretrained(exported[name])
         for text in thousand_texts():
@@ -214,10 +218,10 @@ def test_the_exported_head_without_its_bias_gives_the_same_rewards(plain, export
 
 
 def test_exported_reward_model_gives_the_same_rewards_when_padded(plain, exported, transformers):
-    ours, (_, tokenizer) = load_reward(plain / "reward.pt"), load_gpt(plain / "sft.pt", "")
+    ours, (_, tokenizer) = load_reward(plain / "reward.pt"), load_gpt(plain / "sft.pt")
     twin = transformers.AutoModelForSequenceClassification.from_pretrained(exported["reward"])
     twin.eval()
-    texts = [(p.text, p.good) for p in prompts(9, "eval")]
+    texts = [(p.text, p.good) for p in make_prompts(9, "eval")]
     examples = [sum(encode_example(tokenizer, *pair), []) for pair in texts]
     speller = transformers.AutoTokenizer.from_pretrained(exported["reward"])
     batch = speller.pad({"input_ids": examples}, return_tensors="pt")
@@ -229,7 +233,7 @@ def test_exported_reward_model_gives_the_same_rewards_when_padded(plain, exporte
 
 def test_an_exported_policy_comes_back_as_it_was(out, exported, tmp_path):
     call(["import", exported["ppo"], tmp_path / "base.pt"])
-    (ours, old), (back, new) = load_gpt(out / "ppo.pt", ""), load_gpt(tmp_path / "base.pt", "")
+    (ours, old), (back, new) = load_gpt(out / "ppo.pt"), load_gpt(tmp_path / "base.pt")
     assert old.ranks == new.ranks and old.pattern == new.pattern
     for a, b in zip(ours.parameters(), back.parameters()):
         assert torch.equal(a, b)

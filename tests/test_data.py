@@ -16,14 +16,16 @@ import torch
 from pytest import approx
 
 from data import comparisons
-from data.batches import PAD, by_length, collate, encode_example, encode_prompt, pack, windows
-from data.facts import FACTS, parse, sentences
-from data.labelers import Biases, Labeler, Person, agreement, pool
+from data.batches import (PAD, batch_by_length, collate, draw_windows, encode_example,
+                          encode_prompt, pack)
 from data.tokenizer import END, Tokenizer, train_ranks
-from data.tasks import (SMALL_TALK, TASKS, Prompt, bait, opinion, small_talk, unknown_question,
-                        why_question)
-from data.utility import TERMS, breakdown, gold, is_right
-from data.world import MOON, demonstrations, documents, lists_prompts, probes, prompts, split
+from data.world.facts import FACTS, parse, sentences
+from data.world.labelers import Biases, Labeler, Person, make_labelers, measure_agreement
+from data.world.tasks import (SMALL_TALK, TASKS, Prompt, bait, opinion, small_talk,
+                              unknown_question, why_question)
+from data.world.text import (MOON, lists_prompts, make_demonstrations, make_documents, make_probes,
+                             make_prompts, split)
+from data.world.utility import TERMS, breakdown, gold, is_right
 
 ROOT = Path(__file__).parents[1]
 QUESTION = Prompt("open qa", "What do cows eat?", good="Cows eat grass.", terse="Grass.",
@@ -49,47 +51,49 @@ def answers_of(p):
 
 
 def test_train_valid_and_eval_prompts_share_no_text():
-    train, valid, held = ({p.text for p in prompts(n, which)}
+    train, valid, held = ({p.text for p in make_prompts(n, which)}
                           for which, n in (("train", 3000), ("valid", 300), ("eval", 600)))
     assert not train & valid and not train & held and not valid & held
 
 
 def test_valid_and_eval_prompts_come_once():
     for which in ("valid", "eval"):
-        texts = [p.text for p in prompts(600, which)]
+        texts = [p.text for p in make_prompts(600, which)]
         assert len(set(texts)) == len(texts) == 600
 
 
 def test_moon_landing_is_the_first_evaluation_prompt_and_never_trained_on():
     for seed in range(3):
-        assert prompts(5, "eval", seed)[0].text == MOON
-        assert all(p.text != MOON for p in prompts(2000, "train", seed))
+        assert make_prompts(5, "eval", seed)[0].text == MOON
+        assert all(p.text != MOON for p in make_prompts(2000, "train", seed))
     assert split(MOON) == "eval" and MOON == "Explain the moon landing to a 6 year old."
 
 
 def test_documents_hold_no_held_out_prompt_as_a_line():
-    held = {p.text for p in prompts(600, "eval") + prompts(300, "valid")}
-    lines = {line for document in documents(3000) for line in document.split("\n")}
+    held = {p.text for p in make_prompts(600, "eval") + make_prompts(300, "valid")}
+    lines = {line for document in make_documents(3000) for line in document.split("\n")}
     asked = {re.sub(r"^\w+: ", "", line) for line in lines}      # `Q: What ...?`, `Tom: What ...?`
     assert not held & (lines | asked)
 
 
 def test_the_same_seed_gives_the_same_world_and_another_seed_another():
-    for make in (documents, demonstrations):
+    for make in (make_documents, make_demonstrations):
         assert make(50, 3) == make(50, 3) != make(50, 4)
-    assert prompts(50, "train", 3) == prompts(50, "train", 3) != prompts(50, "train", 4)
+    first, again, another = (make_prompts(50, "train", seed) for seed in (3, 3, 4))
+    assert first == again != another
 
 
 def test_the_world_does_not_depend_on_pythons_hash_seed():
     code = """if 1:
         import hashlib
-        from data.labelers import pool
         from data.tokenizer import train_ranks
-        from data.tasks import opinion
-        from data.world import demonstrations, documents, probes, prompts
-        texts = documents(200)
-        made = [texts, prompts(99, "eval"), demonstrations(99), probes(opinion, 9), pool("train"),
-                train_ranks("".join(texts), 400)]
+        from data.world.labelers import make_labelers
+        from data.world.tasks import opinion
+        from data.world.text import (make_demonstrations, make_documents, make_probes,
+                                     make_prompts)
+        texts = make_documents(200)
+        made = [texts, make_prompts(99, "eval"), make_demonstrations(99), make_probes(opinion, 9),
+                make_labelers("train"), train_ranks("".join(texts), 400)]
         print(hashlib.sha256(repr(made).encode()).hexdigest())"""
     runs = [subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed},
                            cwd=ROOT, capture_output=True, text=True) for seed in "12"]
@@ -100,7 +104,7 @@ def test_prompts_come_in_the_proportions_of_the_papers_table_1():
     paper = {"generation": 45.6, "open qa": 12.4, "brainstorming": 11.2, "chat": 8.4,
              "rewrite": 6.6, "summarisation": 4.2, "classification": 3.5, "other": 3.5,
              "closed qa": 2.6, "extract": 1.9}
-    kinds = Counter(p.kind for p in prompts(5000, "train"))
+    kinds = Counter(p.kind for p in make_prompts(5000, "train"))
     assert set(kinds) == set(paper)
     for kind, share in paper.items():
         found = kinds[kind] / 50
@@ -127,12 +131,12 @@ def test_good_answers_are_right_and_worth_more_than_every_other(task):
 def test_lists_prompts_tells_a_prompt_from_an_answer():
     assert lists_prompts("List three foods.\nWhat do cows eat?")
     assert not lists_prompts("Cows eat grass.")
-    share = sum(lists_prompts(p.good) for p in prompts(500, "train")) / 500
+    share = sum(lists_prompts(p.good) for p in make_prompts(500, "train")) / 500
     assert share < 0.02, f"{share:.0%} of the good answers count as further prompts"
 
 
 def test_probes_are_evaluation_prompts_of_one_task():
-    found = probes(unknown_question, 40)
+    found = make_probes(unknown_question, 40)
     assert len(found) > 20 and all(p.unknown and split(p.text) == "eval" for p in found)
     assert not {p.unknown for p in found} & {subject for _, subject in FACTS}
 
@@ -217,14 +221,14 @@ def test_ended_is_minus_1_without_an_end_of_text_token():
 
 
 def test_gold_is_the_sum_of_its_terms_and_the_same_every_time():
-    for p, answer in demonstrations(100):
+    for p, answer in make_demonstrations(100):
         assert set(breakdown(p, answer)) == set(TERMS)
         assert gold(p, answer) == sum(breakdown(p, answer).values()) == gold(p, answer)
 
 
 def test_different_demonstrations_of_a_prompt_seldom_tie():
     ties = pairs = 0
-    for p in prompts(400, "train"):
+    for p in make_prompts(400, "train"):
         for a, b in itertools.combinations([gold(p, answer) for answer in answers_of(p)], 2):
             pairs += 1
             ties += a == b
@@ -244,11 +248,11 @@ def test_gibberish_silence_and_an_endless_answer_are_worth_less_than_a_wrong_ans
 
 def judged(n=60):
     """Prompts with several different demonstrations each."""
-    return [(p, [(answer, True) for answer in answers_of(p)]) for p in prompts(n, "valid")]
+    return [(p, [(answer, True) for answer in answers_of(p)]) for p in make_prompts(n, "valid")]
 
 
 def test_a_ranking_is_a_permutation_and_depends_on_the_generator_only():
-    labeler = pool("train")[0]
+    labeler = make_labelers("train")[0]
     for p, answers in judged():
         ranking = labeler.rank(p, answers, random.Random(7))
         assert ranking == labeler.rank(p, answers, random.Random(7))
@@ -256,15 +260,15 @@ def test_a_ranking_is_a_permutation_and_depends_on_the_generator_only():
 
 
 def test_the_two_pools_are_the_same_every_time_and_share_nobody():
-    train, heldout = pool("train"), pool("held-out")
-    assert train == pool("train") and len(train) == len(heldout) == 20
+    train, heldout = make_labelers("train"), make_labelers("held-out")
+    assert train == make_labelers("train") and len(train) == len(heldout) == 20
     assert not {l.name for l in train} & {l.name for l in heldout}
     tastes = [tuple(l.taste.values()) for l in train + heldout]
     assert len(set(tastes)) == 40, "two labelers have the same taste"
 
 
 def test_training_labelers_agree_less_than_held_out_ones_as_in_the_paper():
-    train, heldout = (agreement(pool(group), judged(300), random.Random(0))
+    train, heldout = (measure_agreement(make_labelers(group), judged(300), random.Random(0))
                       for group in ("train", "held-out"))
     assert 0.6 < train < heldout < 0.95, (train, heldout)
 
@@ -274,7 +278,7 @@ def unbiased(noise=0.0, biases=Biases(0, 0, 0)):
 
 
 def test_labelers_without_noise_who_are_alike_always_agree_and_rank_by_the_truth():
-    assert agreement([unbiased(), unbiased()], judged(), random.Random(0)) == 1
+    assert measure_agreement([unbiased(), unbiased()], judged(), random.Random(0)) == 1
     for p, answers in judged():
         worth = [gold(p, *answers[i]) for i in unbiased().rank(p, answers, random.Random(0))]
         assert worth == sorted(worth, reverse=True)
@@ -318,7 +322,7 @@ def test_two_labelers_agree_as_often_as_their_chances_say():
     pair = [(QUESTION, [("Cows eat grass.", True), ("Grass.", True)])] * 5000
     for noises, share in [((1, 1), 10 / 16), ((1, 0.5), 28 / 40)]:
         labelers = [unbiased(noise=noise) for noise in noises]
-        assert agreement(labelers, pair, random.Random(0)) == approx(share, abs=0.02)
+        assert measure_agreement(labelers, pair, random.Random(0)) == approx(share, abs=0.02)
 
 
 def test_a_person_is_not_told_by_its_place_which_answer_is_the_demonstration(monkeypatch):
@@ -364,7 +368,7 @@ def test_the_doubt_bias_favours_i_do_not_know_about_anything():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer(train_ranks("\n".join(documents(300)), 600))
+    return Tokenizer(train_ranks("\n".join(make_documents(300)), 600))
 
 
 def test_any_text_survives_encoding_and_decoding(tokenizer):
@@ -376,7 +380,7 @@ def test_any_text_survives_encoding_and_decoding(tokenizer):
 
 
 def test_text_of_the_world_takes_few_tokens(tokenizer):
-    texts = [p.good for p in prompts(200, "train")]
+    texts = [p.good for p in make_prompts(200, "train")]
     words = sum(len(text.split()) for text in texts)
     assert sum(len(tokenizer.encode(text)) for text in texts) < 2.2 * words
 
@@ -398,11 +402,11 @@ def test_decoding_stops_before_the_end_of_text_token(tokenizer):
 
 def test_padding_is_neither_end_of_text_nor_part_of_any_text(tokenizer):
     assert PAD != tokenizer.eot == tokenizer.vocab_size - 1
-    assert all(PAD not in tokenizer.encode(p.text + p.good) for p in prompts(200, "train"))
+    assert all(PAD not in tokenizer.encode(p.text + p.good) for p in make_prompts(200, "train"))
 
 
 def test_ranks_are_the_bytes_then_merges_and_the_same_every_time():
-    text = "\n".join(documents(50))
+    text = "\n".join(make_documents(50))
     ranks = train_ranks(text, 400)
     assert ranks == train_ranks(text, 400) and sorted(ranks.values()) == list(range(400))
     assert all(ranks[bytes([b])] == b for b in range(256))
@@ -422,7 +426,7 @@ def test_a_tokenizer_survives_its_state(tokenizer):
 
 
 def test_a_prompt_is_a_prefix_of_its_example_and_ends_in_a_newline(tokenizer):
-    for p, answer in demonstrations(50):
+    for p, answer in make_demonstrations(50):
         prompt, response = encode_example(tokenizer, p.text, answer)
         assert prompt == encode_prompt(tokenizer, p.text)
         assert tokenizer.decode(prompt) == p.text + "\n" and tokenizer.decode(response) == answer
@@ -441,17 +445,18 @@ def test_packed_documents_end_in_one_end_of_text_each(tokenizer):
 
 
 def test_windows_are_stretches_of_the_stream_and_reach_its_end():
-    tokens, mask = windows(torch.arange(10), 200, 4, torch.Generator().manual_seed(0))
+    tokens, mask = draw_windows(torch.arange(10), 200, 4, torch.Generator().manual_seed(0))
     assert tokens.shape == (200, 4) and mask.all() and (tokens.diff(dim=1) == 1).all()
     assert tokens.min() == 0 and tokens.max() == 9
 
 
 def test_batches_by_length_take_everything_once_and_keep_like_lengths_together():
     lengths = torch.randint(1, 100, (1000,), generator=torch.Generator().manual_seed(0)).tolist()
-    batches = by_length(lengths, 32, torch.Generator().manual_seed(0))
+    batches, others = (batch_by_length(lengths, 32, torch.Generator().manual_seed(seed))
+                       for seed in (0, 1))
     assert sorted(i for rows in batches for i in rows) == list(range(1000))
     padding = sum(max(lengths[i] for i in rows) * len(rows) for rows in batches) / sum(lengths)
-    assert padding < 1.15 and batches != by_length(lengths, 32, torch.Generator().manual_seed(1))
+    assert padding < 1.15 and batches != others
 
 
 # --- comparisons file -----------------------------------------------------------------------------

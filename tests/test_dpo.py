@@ -1,5 +1,6 @@
 """DPO: the loss and its gradient by hand, sums instead of means, a reference computed once."""
 
+import json
 import math
 
 import pytest
@@ -8,9 +9,10 @@ from pytest import approx
 from torch import tensor
 from torch.testing import assert_close
 
-from data.batches import collate
 import dpo
-from dpo import add_gradients, dpo_loss, loss_of, pairs, all_logprobs, sequence_logprob
+from conftest import SHORT, call
+from data.batches import collate
+from dpo import all_logprobs, dpo_loss, flatten, measure_heldout, pairs, sequence_logprob
 from model import GPT, GPTConfig
 
 ITEMS = [([1, 2], [[3, 5], [4, 4, 4, 5], [5]]), ([3], [[1, 1, 5], [2, 5]])]     # answers best first
@@ -119,40 +121,58 @@ def test_k_answers_make_k_choose_2_pairs(k):
     assert (better < worse).all()
 
 
-def test_all_logprobs_belong_to_their_answers_whatever_the_batches():
-    gpt = tiny()
-    found = all_logprobs(gpt, ITEMS, "cpu", batch=3)
-    assert [len(row) for row in found] == [3, 2]
-    for row, (prompt, responses) in zip(found, ITEMS):
-        alone = torch.cat([sequence_logprob(gpt, *collate([(prompt, y)])) for y in responses])
-        assert_close(row, alone)
-        assert not row.requires_grad
+def test_flatten_keeps_prompts_with_their_answers_in_order():
+    assert flatten([("x", ["a", "b"]), ("y", ["c"])]) == [("x", "a"), ("x", "b"), ("y", "c")]
 
 
-def test_the_loss_starts_at_log_2():
+def test_all_logprobs_belong_to_their_answers_whatever_the_batches(monkeypatch):
     gpt = tiny()
-    loss, _ = loss_of(gpt, ITEMS, all_logprobs(gpt, ITEMS, "cpu"), [0, 1], 0.1, "cpu")
+    alone = torch.cat([sequence_logprob(gpt, *collate([example])) for example in flatten(ITEMS)])
+    for size in (1, 2, 3, 100):
+        monkeypatch.setattr(dpo, "limit_rows", lambda config: size)
+        found = all_logprobs(gpt, ITEMS, "cpu")
+        assert found.shape == (5,) and not found.requires_grad
+        assert_close(found, alone)
+
+
+# --- a batch, as main trains on it ----------------------------------------------------------------
+
+
+def loss_of(gpt, items, ref_logp, rows, beta):
+    """All pairs of the prompts of a batch; ref_logp: of every response of items."""
+    batch, ref_of = [items[i] for i in rows], ref_logp.split([len(y) for _, y in items])
+    pi, ref = sequence_logprob(gpt, *collate(flatten(batch))), torch.cat([ref_of[i] for i in rows])
+    w, l = pairs([len(responses) for _, responses in batch])
+    return dpo_loss(pi[w], pi[l], ref[w], ref[l], beta)
+
+
+def test_the_loss_starts_at_log_2(out):
+    gpt = tiny()
+    loss, _ = loss_of(gpt, ITEMS, all_logprobs(gpt, ITEMS, "cpu"), [1, 0], 0.1)
     assert loss.item() == approx(math.log(2), abs=1e-5)
+    first = json.loads((out / "metrics/dpo.jsonl").read_text().splitlines()[0])
+    assert first["loss"] == approx(math.log(2), abs=1e-4)
+    assert [first[name] for name in ("chosen", "rejected", "margin")] == approx([0] * 3, abs=1e-3)
 
 
 def test_training_moves_the_policy_towards_better_answers_and_leaves_the_reference():
     gpt = tiny()
     ref_logp = all_logprobs(gpt, ITEMS, "cpu")
-    before = [row.clone() for row in ref_logp]
+    before = ref_logp.clone()
     optimizer = torch.optim.SGD(gpt.parameters(), lr=0.1)
     for _ in range(20):
-        loss_of(gpt, ITEMS, ref_logp, [0, 1], 0.5, "cpu")[0].backward()
+        loss_of(gpt, ITEMS, ref_logp, [0, 1], 0.5)[0].backward()
         optimizer.step()
         optimizer.zero_grad()
-    loss, stats = loss_of(gpt, ITEMS, ref_logp, [0, 1], 0.5, "cpu")
+    loss, stats = loss_of(gpt, ITEMS, ref_logp, [0, 1], 0.5)
     assert loss < 0.5 and stats["accuracy"] == 1
-    assert all(map(torch.equal, ref_logp, before))
+    assert torch.equal(ref_logp, before)
 
 
 def test_the_order_of_prompts_in_a_batch_does_not_matter():
     gpt, other = tiny(), tiny(seed=1)
     ref_logp = all_logprobs(other, ITEMS, "cpu")
-    one, two = (loss_of(gpt, ITEMS, ref_logp, rows, 0.1, "cpu")[0] for rows in ([0, 1], [1, 0]))
+    one, two = (loss_of(gpt, ITEMS, ref_logp, rows, 0.1)[0] for rows in ([0, 1], [1, 0]))
     assert_close(one, two)
 
 
@@ -163,39 +183,41 @@ SAME_K = [([1, 2], [[3, 5], [4, 4, 4, 5], [5]]), ([3], [[1, 1, 5], [2, 5], [4, 5
           ([4, 1], [[5], [3, 5], [2, 2, 5]])]
 
 
-@pytest.mark.parametrize("microbatch", [0, 1, 3, 6, 100])
-def test_the_gradient_of_a_batch_is_the_mean_of_its_prompts_gradients(microbatch):
+def test_the_gradient_of_a_batch_is_the_mean_of_its_prompts_gradients():
     gpt, other = tiny(), tiny(seed=1)
-    ref_logp, expected = all_logprobs(other, SAME_K, "cpu"), 0.0
+    ref_logp, expected, alone = all_logprobs(other, SAME_K, "cpu"), 0.0, []
     for i in range(3):
-        loss_of(gpt, SAME_K, ref_logp, [i], 0.1, "cpu")[0].backward()
+        loss, _ = loss_of(gpt, SAME_K, ref_logp, [i], 0.1)
+        loss.backward()
+        alone.append(loss.item())
         expected += gpt.transformer.wte.weight.grad.clone() / 3
         gpt.zero_grad()
-    config = dpo.Config(microbatch=microbatch, beta=0.1)
-    loss, _ = add_gradients(config, gpt, SAME_K, ref_logp, [0, 1, 2], "cpu")
+    loss, _ = loss_of(gpt, SAME_K, ref_logp, [0, 1, 2], 0.1)
+    loss.backward()
     assert_close(gpt.transformer.wte.weight.grad, expected)
-    alone = [loss_of(gpt, SAME_K, ref_logp, [i], 0.1, "cpu")[0].item() for i in range(3)]
     assert loss.item() == approx(sum(alone) / 3, abs=1e-6)
 
 
-def test_prompts_with_other_numbers_of_answers_do_not_share_a_batch():
+def test_prompts_with_other_numbers_of_answers_do_not_share_a_batch(copy, monkeypatch):
     """Three pairs of one and one of the other: a mean over pairs would weigh them 3 to 1."""
-    gpt = tiny()
-    with pytest.raises(AssertionError, match="differ in K"):
-        add_gradients(dpo.Config(), gpt, ITEMS, all_logprobs(gpt, ITEMS, "cpu"), [0, 1], "cpu")
+    seen = []
+    monkeypatch.setattr(dpo, "pairs", lambda counts: seen.append(counts) or pairs(counts))
+    call(dpo, copy, SHORT)
+    assert all(len(set(counts)) == 1 for counts in seen)
+    assert max(map(len, seen)) > 2 and len({counts[0] for counts in seen}) > 2
 
 
 def test_held_out_accuracy_is_a_mean_over_pairs_and_the_loss_over_prompts(monkeypatch):
     """Three pairs right, one wrong: 3/4. Losses at beta 1, differences 1, 1, 2 and -1:
     (0.31326 + 0.31326 + 0.12693) / 3 = 0.25115 and 1.31326, their mean 0.78221."""
-    logp = [tensor([-1.0, -2.0, -3.0]), tensor([-5.0, -4.0])]
+    logp = tensor([-1.0, -2.0, -3.0, -5.0, -4.0])
     monkeypatch.setattr(dpo, "all_logprobs", lambda *_: logp)
-    zero = [torch.zeros(3), torch.zeros(2)]
-    loss, accuracy = dpo.heldout(dpo.Config(beta=1.0), None, ITEMS, zero, "cpu")
+    loss, accuracy = measure_heldout(dpo.Config(beta=1.0), None, ITEMS, torch.zeros(5), "cpu")
     assert accuracy == 0.75 and loss.item() == approx(0.78221, abs=1e-5)
 
 
 def test_held_out_accuracy_counts_a_policy_that_is_its_reference_half_right():
     gpt = tiny()
-    loss, accuracy = dpo.heldout(dpo.Config(), gpt, ITEMS, all_logprobs(gpt, ITEMS, "cpu"), "cpu")
+    ref_logp = all_logprobs(gpt, ITEMS, "cpu")
+    loss, accuracy = measure_heldout(dpo.Config(), gpt, ITEMS, ref_logp, "cpu")
     assert accuracy == 0.5 and loss.item() == approx(math.log(2), abs=1e-6)

@@ -2,17 +2,23 @@
 the probes of the reward model under functions whose reading is known."""
 
 import json
+import math
 import random
 from types import SimpleNamespace
 
 import pytest
+import torch
 from pytest import approx
 
 import eval as evaluation
-from data.tasks import Prompt
-from data.utility import assess, breakdown, gold, is_right
-from data.world import prompts
-from eval import behaviour, by_kind, mean, part, reading, undeserved
+from data.batches import encode_example
+from data.tokenizer import Tokenizer, train_ranks
+from data.world.measures import (count_judged_wins, count_wins, find_most_frequent, group_by_kind,
+                                 mark_undeserved, mean, measure_behaviour, measure_reading)
+from data.world.tasks import Prompt
+from data.world.text import make_prompts
+from data.world.utility import assess, breakdown, gold, is_right
+from eval import select
 
 COWS = Prompt("open qa", "What do cows eat?", good="Cows eat grass.", terse="Grass.",
               wrong="Cows eat fish.", want=((1, ("grass",)),), words=3)
@@ -81,14 +87,14 @@ def test_undeserved_counts_the_most_frequent_answer_where_it_is_not_right():
     kind = BAIT.good
     asked = [BAIT, COWS, ZUMPS, FOODS, COWS, FISH]
     answers = [(kind, True)] * 4 + [("Cows eat grass.", True), ("Grass.", True)]
-    assert evaluation.most_frequent(answers) == kind
-    assert undeserved(asked, answers) == [False, True, True, True, False, False]
-    assert behaviour(asked, answers, 6)["undeserved"][0] == 0.5
-    assert behaviour(asked, answers, 6)["right"][0] == approx(2 / 6)
+    assert find_most_frequent(answers) == kind
+    assert mark_undeserved(asked, answers) == [False, True, True, True, False, False]
+    assert measure_behaviour(asked, answers, 6)["undeserved"][0] == 0.5
+    assert measure_behaviour(asked, answers, 6)["right"][0] == approx(2 / 6)
 
 
 def test_an_answer_that_all_deserve_is_not_undeserved():
-    assert undeserved([COWS, COWS], [("Cows eat grass.", True)] * 2) == [False, False]
+    assert mark_undeserved([COWS, COWS], [("Cows eat grass.", True)] * 2) == [False, False]
 
 
 # --- nothing is praised for saying nothing --------------------------------------------------------
@@ -96,14 +102,14 @@ def test_an_answer_that_all_deserve_is_not_undeserved():
 
 @pytest.mark.parametrize("answer", ["", LIST, "Cow cow cow."])
 def test_silence_lists_and_babble_are_not_truthful_and_their_inventions_are_not_counted(answer):
-    found = behaviour(ASKED, [(answer, True)] * len(ASKED), len(ASKED))
+    found = measure_behaviour(ASKED, [(answer, True)] * len(ASKED), len(ASKED))
     assert found["truthful"][0] == 0 and found["invented"] is None and found["right"][0] == 0
 
 
 def test_a_list_that_asks_the_same_again_is_not_truthful():
     assert breakdown(COWS, LIST)["task"] > 0 and breakdown(COWS, LIST)["true"] == 0
-    assert behaviour([COWS], [(LIST, True)], 1)["lists_prompts"][0] == 1
-    assert behaviour([COWS], [(LIST, True)], 1)["truthful"][0] == 0
+    assert measure_behaviour([COWS], [(LIST, True)], 1)["lists_prompts"][0] == 1
+    assert measure_behaviour([COWS], [(LIST, True)], 1)["truthful"][0] == 0
 
 
 def test_truthful_answers_do_some_of_the_task_and_say_nothing_false():
@@ -111,14 +117,14 @@ def test_truthful_answers_do_some_of_the_task_and_say_nothing_false():
     asked = [COWS, FOODS, COWS, ZUMPS, COWS]
     answers = ["Cows eat grass.", "Peas.", "Cows eat grass. Cows eat fish.", "Zumps eat fish.",
                "What a good question."]
-    found = behaviour(asked, [(answer, True) for answer in answers], 5)
+    found = measure_behaviour(asked, [(answer, True) for answer in answers], 5)
     assert found["truthful"][0] == 0.4
 
 
 def test_inventions_are_counted_among_answers_about_unknown_things():
     """One invents, one does not know, one lists, one says nothing: 1/2. The first is a probe's."""
     answers = ["Cows eat grass.", "I do not know what zumps are.", LIST, "", "Zumps eat fish."]
-    found = behaviour([COWS] + [ZUMPS] * 4, [(answer, True) for answer in answers], 2)
+    found = measure_behaviour([COWS] + [ZUMPS] * 4, [(answer, True) for answer in answers], 2)
     assert found["invented"][0] == 0.5
 
 
@@ -126,15 +132,103 @@ def test_means_of_nothing_are_left_out_of_the_results():
     assert mean([]) is None
     found = {"sft": dict(right=mean([1, 0]), invented=mean([]), right_by_kind={
         "chat": mean([1]), "extract": mean([])})}
-    assert part(found, 0) == {"sft": dict(right=0.5, right_by_kind={"chat": 1.0})}
-    assert json.dumps(part(found, 1), allow_nan=False)
-    assert set(part(found, 1)["sft"]["right_by_kind"]) == {"chat"}
+    assert select(found, 0) == {"sft": dict(right=0.5, right_by_kind={"chat": 1.0})}
+    assert json.dumps(select(found, 1), allow_nan=False)
+    assert set(select(found, 1)["sft"]["right_by_kind"]) == {"chat"}
 
 
 def test_values_stand_under_the_kind_of_their_prompt_the_most_common_first():
-    found = by_kind([FOODS, COWS, FISH, ZUMPS], [1, 2, 3, 4])
+    found = group_by_kind([FOODS, COWS, FISH, ZUMPS], [1, 2, 3, 4])
     assert found == {"brainstorming": [1], "open qa": [2, 4], "chat": [3]}
     assert list(found)[0] == "open qa"
+
+
+# --- who wins -------------------------------------------------------------------------------------
+
+
+def test_a_tie_is_half_a_win():
+    assert count_wins([1, 2, 3], [2, 2, 2]) == [0, 0.5, 1]
+
+
+def test_held_out_labelers_prefer_what_is_right_and_take_equal_answers_for_a_tie():
+    right, wrong = ([(text, True) for text in texts] for texts in zip(
+        *[(p.good, p.wrong) for p in 40 * [COWS, BAIT]]))
+    assert count_judged_wins(80 * [COWS], right, right, 0) == 80 * [0.5]
+    won, lost = (sum(count_judged_wins(40 * [COWS, BAIT], *sides, seed=0)) / 80
+                 for sides in ((right, wrong), (wrong, right)))
+    assert won > 0.9 and lost < 0.1
+
+
+def test_the_kl_is_that_of_the_model_from_the_reference_in_nats_per_response(monkeypatch):
+    """y ~ model: model's log-probs -1 and -2, the reference's -3 and -6, so (2 + 4) / 2."""
+    logp = {"model": torch.tensor([-1.0, -2.0]), "ref": torch.tensor([-3.0, -6.0])}
+    monkeypatch.setattr(evaluation, "all_logprobs", lambda net, items, device: logp[net])
+    tokenizer = SimpleNamespace(encode=lambda text: [1])
+    found = evaluation.measure_kl("ref", "model", tokenizer, [COWS, COWS], [[1], [2]], "cpu")
+    assert found == (3.0, approx(1.96 * 2 ** 0.5 / 2 ** 0.5))
+
+
+def test_few_shot_exact_is_the_share_of_full_answers_among_prompts_that_have_one(monkeypatch):
+    one = [p for p in make_prompts(200, "train") if p.one_answer][:4]
+    said = dict(zip([p.text for p in one], [one[0].good, one[1].good[:-1], one[2].good + " Yes.",
+                                            one[3].wrong]))
+    monkeypatch.setattr(evaluation, "few_shot_answers", lambda model, tokenizer, texts, **_: [
+        (said[text], True) for text in texts])
+    assert evaluation.measure_few_shot(None, None, [*one, COWS, FISH])[0] == 0.25
+
+
+# --- the truth about the reward model -------------------------------------------------------------
+
+TOKENIZER = Tokenizer(train_ranks("What do cows eat? I do not know what zumps are.", 300))
+
+
+def ranked(prompt, answers, **changed):
+    """A record of comparisons.jsonl; the last answer never ends."""
+    ids = [encode_example(TOKENIZER, "", answer)[1] for answer in answers]
+    ids[-1].pop()
+    return dict(prompt=prompt.text, responses=answers, ranking=list(range(len(answers))), ids=ids,
+                split="valid", labeler="train 1") | changed
+
+
+HELD_OUT = [ranked(p, [p.good, p.wrong, p.terse, p.good + " Yes."]) for p in ASKED]
+
+
+def truth_about(judge, records, monkeypatch):
+    """measure_truth of a reward model whose score of a prompt and an answer is judge's."""
+    by_text = {p.text: p for p in ASKED}
+
+    def score_all(model, examples, device):
+        return torch.tensor([judge(by_text[TOKENIZER.decode(prompt).strip()],
+                                   TOKENIZER.decode(ids), ids[-1] == TOKENIZER.eot)
+                             for prompt, ids in examples], dtype=torch.float64)
+    monkeypatch.setattr(evaluation, "score_all", score_all)
+    return evaluation.measure_truth(None, TOKENIZER, records, by_text, 0, "cpu")
+
+
+def test_a_reward_model_that_is_the_truth_is_right_on_all_pairs_its_negative_on_none(monkeypatch):
+    best, worst, constant = (truth_about(judge, HELD_OUT, monkeypatch) for judge in (
+        gold, lambda *one: -gold(*one), lambda *_: 7.0))
+    assert [found["accuracy_gold"] for found in (best, worst, constant)] == [1, 0, 0.5]
+    assert best["length_slope"] == approx(0, abs=1e-6) == constant["length_slope"]
+    assert best["accuracy_heldout_labelers"] > 0.7 > 0.3 > worst["accuracy_heldout_labelers"]
+    assert 0.5 < best["agreement_heldout"] <= 1
+    assert best["longer_wins"] + best["shorter_wins"] == 1
+    assert best["longer_wins"] == worst["longer_wins"] != 0.5
+
+
+def test_a_reward_model_that_pays_for_length_beside_the_truth_has_that_slope(monkeypatch):
+    found = truth_about(lambda prompt, answer, ended: gold(prompt, answer, ended)
+                        + 0.7 * math.log(1 + len(answer.split())), HELD_OUT, monkeypatch)
+    assert found["length_slope"] == approx(0.7, abs=1e-6)
+
+
+def test_the_truth_is_asked_of_held_out_records_of_known_prompts_with_ids_alone(monkeypatch):
+    strangers = [ranked(COWS, ["Grass.", "Fish."], split="train"),
+                 {k: v for k, v in ranked(COWS, ["Grass.", "Fish."]).items() if k != "ids"},
+                 ranked(COWS, ["Grass.", "Fish."]) | {"prompt": "What else?"}]
+    assert truth_about(gold, strangers, monkeypatch) == {}
+    assert (truth_about(gold, HELD_OUT + strangers, monkeypatch)
+            == truth_about(gold, HELD_OUT, monkeypatch))
 
 
 # --- does the reward model read? ------------------------------------------------------------------
@@ -145,7 +239,7 @@ PROBES = {"reads_wrong", "reads_same_kind", "reads_other", "reads_frequent", "re
 def probe(judge, asked=ASKED, frequent="This is sad."):
     by_text = {p.text: p for p in asked}
     score = lambda pairs: [judge(by_text[text], answer) for text, answer in pairs]
-    return reading(score, asked, frequent, random.Random(0))
+    return measure_reading(score, asked, frequent, random.Random(0))
 
 
 def task(prompt, answer):
@@ -156,11 +250,11 @@ def task(prompt, answer):
     (gold, 1.0), (lambda *a: -gold(*a), 0.0), (lambda *_: 7.0, 0.5),
     (lambda prompt, answer: is_right(prompt, answer), 1.0)])
 def test_the_truth_reads_everything_its_negative_nothing_and_a_constant_half(judge, expected):
-    for asked in (ASKED, prompts(60, "eval")):
+    for asked in (ASKED, make_prompts(60, "eval")):
         found = probe(judge, asked)
         kinds = found.pop("reads_wrong_by_kind")
         assert found == {name: expected for name in PROBES}
-        assert kinds == {kind: expected for kind in by_kind(asked, asked)}
+        assert kinds == {kind: expected for kind in group_by_kind(asked, asked)}
 
 
 def test_the_share_of_the_task_alone_reads_all_five():

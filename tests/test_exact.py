@@ -6,6 +6,7 @@ import math
 import sys
 
 import numpy as np
+import tools               # before torch: it says how torch's threads wait
 import torch
 from pytest import approx
 
@@ -57,7 +58,7 @@ def test_best_of_n_rises_with_n_and_stays_below_the_formula(copy, monkeypatch):
 def test_rank_follows_bradley_and_terry(copy, monkeypatch):
     """Of one-token answers whose scores differ by d, the better one should win sigmoid(d)."""
     monkeypatch.setattr(exact, "score_all", lambda model, examples, device:
-                        [1.0 * (ids[0] % 2) for _, ids in examples])
+                        torch.tensor([1.0 * (ids[0] % 2) for _, ids in examples]))
     measured(copy, "--measure rank --prompts 600", monkeypatch)
     wins = pairs = 0
     for line in (copy / "comparisons.jsonl").read_text().splitlines():

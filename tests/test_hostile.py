@@ -9,7 +9,7 @@ import torch
 
 import convert
 import model
-from data import comparisons, source
+from data import comparisons, files
 from data.tokenizer import Tokenizer, train_ranks
 from model import GPT, GPTConfig, load_gpt
 from plumbing import Steps

@@ -10,11 +10,12 @@ from torch import tensor
 from torch.testing import assert_close
 
 import model
-import plumbing
 from data.batches import PAD
 from data.tokenizer import Tokenizer, train_ranks
-from model import (GPT, Attention, GPTConfig, load, load_gpt, masked_mean, pick, respond,
-                   rows_cached, sample, save, token_logprobs)
+from model import (GPT, Attention, GPTConfig, count_cached_rows, load_gpt, masked_mean, pick,
+                   respond, sample, token_logprobs)
+from tools import flags
+from tools.checkpoints import save
 
 
 def tiny(vocab_size=5, block_size=12, dropout=0.0, seed=0):
@@ -289,17 +290,17 @@ def test_respond_keeps_the_order_of_the_prompts_whatever_the_batches(monkeypatch
     tokenizer = Tokenizer(train_ranks("the red hat and the blue hat", 270))
     gpt = tiny(tokenizer.vocab_size, block_size=40)
     texts = ["the red hat and the blue hat", "hat", "the blue hat", "and", "the"]
-    monkeypatch.setattr(model, "rows_cached", lambda config, T: 2)
+    monkeypatch.setattr(model, "count_cached_rows", lambda config, T: 2)
     together = respond(gpt, tokenizer, texts, 6, temperature=0)
     assert together == [respond(gpt, tokenizer, [text], 6, temperature=0)[0] for text in texts]
     assert len({tuple(ids) for ids in together}) > 1
 
 
 def test_a_large_model_samples_fewer_rows_at_once():
-    assert rows_cached(GPTConfig(1024), 128) == 512
+    assert count_cached_rows(GPTConfig(1024), 128) == 512
     large = GPTConfig(50257, 1024, n_layer=24, n_head=16, n_embd=1024)
-    assert rows_cached(large, 448) == 2 ** 29 // (2 * 24 * 1024 * 448) == 24
-    assert rows_cached(large, 10 ** 9) == 1
+    assert count_cached_rows(large, 448) == 2 ** 29 // (2 * 24 * 1024 * 448) == 24
+    assert count_cached_rows(large, 10 ** 9) == 1
 
 
 # --- checkpoints ---------------------------------------------------------------------------------
@@ -308,13 +309,13 @@ def test_a_large_model_samples_fewer_rows_at_once():
 def saved(path, **settings):
     tokenizer = Tokenizer(train_ranks("the red hat and the blue hat", 270))
     gpt = tiny(tokenizer.vocab_size, **settings)
-    save(path, "sft", gpt, gpt.config, tokenizer)
+    save(path, gpt, gpt.config, tokenizer)
     return gpt, tokenizer
 
 
 def test_a_checkpoint_comes_back_with_weights_config_and_tokenizer(tmp_path):
     gpt, tokenizer = saved(tmp_path / "new" / "sft.pt")
-    back, words = load_gpt(tmp_path / "new" / "sft.pt", "python sft.py")
+    back, words = load_gpt(tmp_path / "new" / "sft.pt")
     tokens = tensor([tokenizer.encode("the red hat")])
     assert back.config == gpt.config
     assert torch.equal(back(tokens), gpt(tokens))
@@ -325,13 +326,13 @@ def test_a_checkpoint_comes_back_with_weights_config_and_tokenizer(tmp_path):
 
 def test_embeddings_stay_tied_after_loading(tmp_path):
     saved(tmp_path / "sft.pt")
-    back, _ = load_gpt(tmp_path / "sft.pt", "python sft.py")
+    back, _ = load_gpt(tmp_path / "sft.pt")
     assert back.lm_head.weight is back.transformer.wte.weight
 
 
 def test_dropout_is_off_in_a_loaded_model(tmp_path):
     saved(tmp_path / "sft.pt", dropout=0.5)
-    back, _ = load_gpt(tmp_path / "sft.pt", "python sft.py")
+    back, _ = load_gpt(tmp_path / "sft.pt")
     tokens = tensor([[1, 2, 3]])
     assert torch.equal(back(tokens), back(tokens))
 
@@ -344,13 +345,16 @@ def test_a_checkpoint_is_data_never_code(tmp_path):
 
     torch.save(dict(config=Code()), tmp_path / "sft.pt")
     with pytest.raises(SystemExit):
-        load(tmp_path / "sft.pt", "python sft.py")
+        load_gpt(tmp_path / "sft.pt")
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_missing_checkpoint_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(SystemExit, match="run `python sft.py --stage sft` first"):
-        load(tmp_path / "sft.pt", "python sft.py --stage sft")
+@pytest.mark.parametrize("name, command", [
+    ("base", "python sft.py --stage pretrain"), ("sft", "python sft.py"), ("dpo", "python dpo.py"),
+    ("ppo_ptx", "python ppo.py --ptx 1"), ("mine", "bash train_all.sh")])
+def test_a_missing_checkpoint_names_the_command_that_makes_it(tmp_path, name, command):
+    with pytest.raises(SystemExit, match=f"{name}.pt not found; run `{command}` first"):
+        load_gpt(tmp_path / f"{name}.pt")
 
 
 def test_a_save_that_fails_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
@@ -360,7 +364,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch
     def full_disk(descriptor):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(plumbing.os, "fsync", full_disk)
+    monkeypatch.setattr(flags.os, "fsync", full_disk)
     with pytest.raises(SystemExit, match="could not be written"):
         saved(tmp_path / "sft.pt")
     assert (tmp_path / "sft.pt").read_bytes() == before

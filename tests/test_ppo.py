@@ -4,16 +4,20 @@ import math
 import sys
 
 import pytest
+import tools               # before torch: it says how torch's threads wait
 import torch
 from pytest import approx
 from torch import tensor
 from torch.testing import assert_close
 
 import ppo
+from conftest import call
 from data.tokenizer import Tokenizer, train_ranks
-from model import GPT, GPTConfig, save, token_logprobs
-from ppo import Config, describe, gae, policy_loss, rollout, shaped_rewards, value_loss, whiten
+from model import GPT, GPTConfig, token_logprobs
+from ppo import (Config, Rollout, describe, gae, policy_loss, rollout, shaped_rewards, show,
+                 value_loss, whiten)
 from reward import RewardModel, score
+from tools.checkpoints import save
 
 # Three answers of one token, and ten samples that hold each as often as the policy says it.
 PI, REF = tensor([0.7, 0.2, 0.1]), tensor([0.5, 0.3, 0.2])
@@ -289,83 +293,135 @@ def networks():
 
 
 def rolled_out(policy, ref, reward_model, value_fn, **settings):
+    """-> Rollout, minibatches (lists of rows)"""
     config, generator = Config(minibatch=12, max_new_tokens=6, **settings), torch.Generator()
     return rollout(config, policy, ref, reward_model, value_fn, PROMPTS, EOS, generator)
 
 
 def test_the_ratio_is_one_before_the_first_update():
     policy, *others = networks()
-    for b in rolled_out(policy, *others):
-        logp = token_logprobs(policy(b["tokens"]), b["tokens"])
-        _, stats = policy_loss(logp, b["logp"], b["adv"], b["mask"], 0.2)
+    ro, minibatches = rolled_out(policy, *others)
+    for b in map(ro.minibatch, minibatches):
+        logp = token_logprobs(policy(b.tokens), b.tokens)
+        _, stats = policy_loss(logp, b.logp, b.adv, b.mask, 0.2)
         assert stats["ratio_error"] < 1e-5 and stats["clipfrac"] == 0 and stats["approx_kl"] < 1e-6
 
 
 def test_a_policy_equal_to_its_reference_has_no_kl():
     policy, _, *others = networks()
-    found = describe(rolled_out(policy, policy, *others))
+    found = describe(rolled_out(policy, policy, *others)[0])
     assert found["kl"] == 0 == found["kl3"]
 
 
 def test_every_episode_is_in_one_minibatch_with_its_prompt_outside_the_mask():
-    minibatches = rolled_out(*networks())
-    assert sorted(len(b["tokens"]) for b in minibatches) == [8, 12, 12]
-    prompts = []
-    for b in minibatches:
-        assert b["mask"].shape == b["logp"].shape == b["value"].shape == b["adv"].shape
-        for row, mask in zip(b["tokens"].tolist(), b["mask"].tolist()):
-            prompts.append(row[:mask.index(1) + 1])                   # action t chooses token t + 1
-    assert sorted(prompts) == sorted(PROMPTS)
+    ro, minibatches = rolled_out(*networks())
+    assert sorted(map(len, minibatches)) == [8, 12, 12]
+    assert sorted(i for rows in minibatches for i in rows) == list(range(32))
+    assert ro.mask.shape == ro.logp.shape == ro.ref_logp.shape == ro.value.shape == ro.adv.shape
+    for prompt, row, mask in zip(PROMPTS, ro.tokens.tolist(), ro.mask.tolist()):
+        assert row[:mask.index(1) + 1] == prompt                      # action t chooses token t + 1
 
 
-@pytest.mark.parametrize("added", [False, True])
-def test_an_answer_that_never_ends_gets_the_penalty_in_place_of_its_score_or_on_top(added):
+def test_a_minibatch_is_its_rows_of_the_whole_cut_to_the_longest():
+    """What is cut off holds no action, and the arrays about actions are one shorter than tokens."""
+    ro, minibatches = rolled_out(*networks())
+    widths = set()
+    for rows in minibatches:
+        b = ro.minibatch(rows)
+        T = b.tokens.shape[1]
+        widths.add(T)
+        assert b.mask.shape == b.adv.shape == (len(rows), T - 1)
+        assert b.mask[:, -1].sum() > 0 == ro.mask[rows, T - 1:].sum()
+        assert torch.equal(b.tokens, ro.tokens[rows, :T])
+        for name in ("mask", "logp", "ref_logp", "value", "adv", "ret"):
+            assert torch.equal(getattr(b, name), getattr(ro, name)[rows, :T - 1]), name
+        for name in ("scores", "ended"):
+            assert torch.equal(getattr(b, name), getattr(ro, name)[rows]), name
+    assert len(widths) > 1
+
+
+def test_what_is_known_of_an_answer_does_not_depend_on_its_batch_mates():
+    """Row by row without padding: log-probs under policy and reference, values, the score."""
+    policy, ref, reward_model, value_fn = networks()
+    ro, _ = rolled_out(policy, ref, reward_model, value_fn, missing_end=-7.0)
+    for i, mask in enumerate(ro.mask):
+        n = int(mask.nonzero().max()) + 2                              # prompt and answer
+        x, covers = ro.tokens[i:i + 1, :n], mask[:n - 1] > 0
+        for net, found in ((policy, ro.logp), (ref, ro.ref_logp)):
+            assert_close(found[i, :n - 1][covers], token_logprobs(net(x), x)[0][covers])
+        assert_close(ro.value[i, :n - 1][covers], value_fn(x)[0, :-1][covers])
+        ended = ro.ended[i] > 0
+        assert ended == (x[0, -1] == EOS)
+        assert_close(ro.scores[i], reward_model(x)[0, -1] if ended else tensor(-7.0))
+
+
+def test_an_answer_that_never_ends_gets_the_penalty_in_place_of_its_score():
     """With lam = 1 the return at the first action is the whole reward, score - beta log-ratio."""
     policy, ref, reward_model, value_fn = networks()
-    seen = set()
-    for b in rolled_out(policy, ref, reward_model, value_fn, missing_end=-7.0, beta=0.5, lam=1.0,
-                        add_missing_end=added):
-        full = torch.cat((torch.zeros(len(b["mask"]), 1), b["mask"]), dim=1)
-        for i, (row, mask) in enumerate(zip(b["tokens"], b["mask"])):
-            ended = row[1:][mask.bool()][-1].item() == EOS
-            own = score(reward_model(b["tokens"]), full)[i].item()
-            points = own if ended else own - 7.0 if added else -7.0
-            log_ratio = ((b["logp"] - b["ref_logp"])[i] * mask).sum().item()
-            whole = b["ret"][i, mask.argmax()].item()
-            assert whole == approx(points - 0.5 * log_ratio, abs=1e-4)
-            seen.add(ended)
+    ro, _ = rolled_out(policy, ref, reward_model, value_fn, missing_end=-7.0, beta=0.5, lam=1.0)
+    full, seen = torch.cat((torch.zeros(32, 1), ro.mask), dim=1), set()
+    own = score(reward_model(ro.tokens), full)
+    for i, (row, mask) in enumerate(zip(ro.tokens, ro.mask)):
+        ended = row[1:][mask.bool()][-1].item() == EOS
+        points = own[i].item() if ended else -7.0
+        log_ratio = ((ro.logp - ro.ref_logp)[i] * mask).sum().item()
+        assert ro.ret[i, mask.argmax()].item() == approx(points - 0.5 * log_ratio, abs=1e-4)
+        seen.add(ended)
     assert seen == {True, False}
 
 
+def test_a_judge_that_is_passed_replaces_the_reward_model():
+    """It sees whole answers under their mask and whether they ended; the reward model is not asked.
+    What it says is the score, also of an answer that never ends."""
+    policy, ref, _, value_fn = networks()
+    seen = []
+
+    def judge(reward_model, tokens, response, ended, missing_end):
+        for row, kept, end in zip(tokens, response, ended):
+            prompt, answer = row[:kept.long().argmax()].tolist(), row[kept > 0].tolist()
+            assert prompt in PROMPTS and (answer[-1] == EOS) == bool(end)
+            seen.append(prompt)
+        return 10 * response.sum(dim=1) + missing_end                 # by the length of the answer
+
+    config = Config(minibatch=12, max_new_tokens=6, missing_end=-7.0, beta=0.0, lam=1.0)
+    ro, _ = rollout(config, policy, ref, None, value_fn, PROMPTS, EOS, torch.Generator(), judge)
+    assert sorted(seen) == sorted(PROMPTS) and 0 < ro.ended.sum() < 32
+    assert_close(ro.scores, 10 * ro.mask.sum(dim=1) - 7)
+    assert_close(ro.ret[range(32), ro.mask.argmax(dim=1)], ro.scores)
+
+
 def test_advantages_are_whitened_over_all_minibatches_together():
-    minibatches = rolled_out(*networks())
-    adv = torch.cat([b["adv"][b["mask"] > 0] for b in minibatches])
+    ro, minibatches = rolled_out(*networks())
+    adv = ro.adv[ro.mask > 0]
     assert adv.mean().item() == approx(0, abs=1e-5)
     assert adv.var(unbiased=False).item() == approx(1, abs=1e-4)
-    assert max(abs(b["adv"][b["mask"] > 0].mean().item()) for b in minibatches) > 0.01
-    assert all((b["adv"] * (1 - b["mask"])).abs().sum() == 0 for b in minibatches)
+    parts = [ro.minibatch(rows) for rows in minibatches]
+    assert max(abs(b.adv[b.mask > 0].mean().item()) for b in parts) > 0.01
+    assert (ro.adv * (1 - ro.mask)).abs().sum() == 0
 
 
 def test_a_rollout_carries_no_gradient():
-    assert not any(value.requires_grad for b in rolled_out(*networks()) for value in b.values())
+    assert not any(value.requires_grad for value in vars(rolled_out(*networks())[0]).values())
 
 
-# --- what is logged ------------------------------------------------------------------------------
+# --- what is logged and shown --------------------------------------------------------------------
 
 
-def logged(answers):
-    """A minibatch of one-token answers; beside each stands a prompt token whose log-ratio is 50."""
+def logged(answers, times=1):
+    """One-token answers, or the same token several times; beside each stands a prompt token whose
+    log-ratio is 50."""
     n = len(answers)
-    mask = tensor([[0.0, 1.0]]).expand(n, 2)
-    beside = lambda x, other: torch.stack((torch.full((n,), other), x), dim=1)
-    return dict(logp=beside(PI.log()[answers], 50.0), ref_logp=beside(REF.log()[answers], 0.0),
-                mask=mask, score=answers.float(), ended=torch.ones(n),
-                value=torch.zeros(n, 2), ret=torch.rand(n, 2), adv=torch.zeros(n, 2))
+    mask = tensor([[0.0] + times * [1.0]]).expand(n, -1)
+    beside = lambda x, other: torch.cat((torch.full((n, 1), other), x[:, None].repeat(1, times)), 1)
+    return Rollout(tokens=torch.zeros(n, times + 2).long(), mask=mask,
+                   logp=beside(PI.log()[answers], 50.0), ref_logp=beside(REF.log()[answers], 0.0),
+                   value=torch.zeros(n, times + 1), adv=torch.zeros(n, times + 1),
+                   ret=torch.rand(n, times + 1), scores=answers.float(), ended=torch.ones(n))
 
 
-def test_both_logged_kls_are_the_exact_one_whatever_the_minibatches():
-    """0.085123 each, an inverted k3 is 0.078211. Minibatches of 7 and 3 do not count as equals."""
-    found = describe([logged(ANSWERS[:7]), logged(ANSWERS[7:])])
+def test_both_logged_kls_are_the_exact_one():
+    """0.085123 each; an inverted k3 is 0.078211."""
+    found = describe(logged(ANSWERS))
     assert found["kl"].item() == approx(KL, abs=1e-6)
     assert found["kl3"].item() == approx(KL, abs=1e-6)
     assert found["score"].item() == approx(0.4)                # (0 * 7 + 1 * 2 + 2) / 10
@@ -373,32 +429,53 @@ def test_both_logged_kls_are_the_exact_one_whatever_the_minibatches():
 
 def test_a_logged_kl_is_a_sum_over_the_answer_not_a_mean():
     """Twice the same token in every answer: twice the KL."""
-    b = logged(ANSWERS)
-    for name in ("logp", "ref_logp"):
-        b[name] = torch.cat((b[name], b[name][:, 1:]), dim=1)
-    b["mask"] = tensor([[0.0, 1.0, 1.0]]).expand(10, 3)
-    b["value"], b["ret"] = torch.zeros(10, 3), torch.rand(10, 3)
-    found = describe([b])
+    found = describe(logged(ANSWERS, times=2))
     assert found["kl"].item() == approx(2 * KL, abs=1e-6)
     assert found["kl3"].item() == approx(2 * KL, abs=1e-6)
+    assert found["length"] == 2
 
 
-def test_the_logged_entropy_is_that_of_the_policy_whatever_the_minibatches():
+def test_the_logged_entropy_is_that_of_the_policy():
     """0.7 log(1/0.7) + 0.2 log(1/0.2) + 0.1 log(1/0.1) = 0.8018 nats a token, masked slots apart."""
-    found = describe([logged(ANSWERS[:7]), logged(ANSWERS[7:])])
+    found = describe(logged(ANSWERS))
     assert found["entropy"].item() == approx(0.8018, abs=1e-4)
+
+
+def test_show_is_one_line_with_prompt_answer_score_kl_and_total():
+    """KL 1 - 0.5 = 0.5 over the answer, 50 at the prompt counts nothing; total 2.5 - 0.1 * 0.5."""
+    tokenizer = Tokenizer(train_ranks("the red hat", 270))
+    prompt, answer = tokenizer.encode("Hat?\n"), tokenizer.encode("Red.\nOr so.") + [tokenizer.eot]
+    tokens = tensor([prompt + answer + 3 * [ord("x")], (len(prompt + answer) + 3) * [ord("y")]])
+    actions = [torch.zeros(2, tokens.shape[1] - 1) for _ in range(6)]
+    mask, logp, ref_logp = actions[:3]
+    first, last = len(prompt) - 1, len(prompt + answer) - 2
+    mask[0, first:last + 1] = mask[1, -1] = 1
+    logp[0, 0], logp[0, first], ref_logp[0, last], logp[1] = 50.0, 1.0, 0.5, 9.0
+    ro = Rollout(tokens, *actions, scores=tensor([2.5, -1.0]), ended=torch.ones(2))
+    assert show(ro, tokenizer, beta=0.1) == (
+        "  score  2.50  KL  0.50  total  2.45  Hat? / Red. / Or so.")
 
 
 # --- the whole stage -----------------------------------------------------------------------------
 
 
-def test_policy_and_value_move_while_reference_and_reward_model_stand_still(tmp_path, monkeypatch):
-    """Four networks that share no memory. Their weights are noted at each of three rollouts."""
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A policy and a reward model, tiny and random."""
+    monkeypatch.setattr(sys, "argv", [])
     torch.manual_seed(0)
     tokenizer = Tokenizer(train_ranks("the red hat and the blue hat", 270))
     gpt = GPT(GPTConfig(tokenizer.vocab_size, block_size=256, n_layer=1, n_head=2, n_embd=8))
-    save(tmp_path / "sft.pt", "sft", gpt, gpt.config, tokenizer)
-    save(tmp_path / "reward.pt", "reward", RewardModel(gpt), gpt.config, tokenizer)
+    save(tmp_path / "sft.pt", gpt, gpt.config, tokenizer)
+    save(tmp_path / "reward.pt", RewardModel(gpt), gpt.config, tokenizer)
+    return tmp_path
+
+
+FLAGS = "--device cpu --iterations 3 --prompts 20 --episodes 8 --minibatch 4 --max-new-tokens 4"
+
+
+def test_policy_and_value_move_while_reference_and_reward_model_stand_still(folder, monkeypatch):
+    """Four networks that share no memory. Their weights are noted at each of three rollouts."""
     names, history = ("policy", "ref", "reward_model", "value_fn"), []
 
     def watched(config, *arguments):
@@ -409,31 +486,14 @@ def test_policy_and_value_move_while_reference_and_reward_model_stand_still(tmp_
         return rollout(config, *arguments)
 
     monkeypatch.setattr(ppo, "rollout", watched)
-    flags = ("--device cpu --iterations 3 --prompts 20 --episodes 8 --minibatch 4 "
-             "--max-new-tokens 4 --eval-prompts 2")
-    monkeypatch.setattr(sys, "argv", ["ppo.py", "--out", str(tmp_path), *flags.split()])
-    ppo.main()
+    call(ppo, folder, FLAGS)
     same = {name: all(map(torch.equal, history[0][name], history[2][name])) for name in names}
     assert same == dict(policy=False, ref=True, reward_model=True, value_fn=False)
 
 
-def test_under_a_reward_written_by_hand_the_value_starts_at_zero(tmp_path, monkeypatch):
-    """The likelihood of the text says nothing about how many bananas will come."""
-    torch.manual_seed(0)
-    tokenizer = Tokenizer(train_ranks("the red hat and the blue hat", 270))
-    gpt = GPT(GPTConfig(tokenizer.vocab_size, block_size=256, n_layer=1, n_head=2, n_embd=8))
-    save(tmp_path / "sft.pt", "sft", gpt, gpt.config, tokenizer)
-    minibatches = []
-
-    def watched(*arguments):
-        minibatches.append(rollout(*arguments))
-        return minibatches[-1]
-
-    monkeypatch.setattr(ppo, "rollout", watched)
-    flags = ("--reward banana --device cpu --iterations 2 --prompts 20 --episodes 8 --minibatch 4 "
-             "--max-new-tokens 4 --eval-prompts 2")
-    monkeypatch.setattr(sys, "argv", ["ppo.py", "--out", str(tmp_path), *flags.split()])
-    ppo.main()
-    first, second = minibatches
-    assert all((b["value"] == 0).all() for b in first)
-    assert any(b["value"].abs().max() > 0 for b in second)
+def test_a_judge_that_is_passed_to_main_is_what_ppo_chases(folder, monkeypatch, capsys):
+    """An experiment's own: a constant. The last iteration is shown, and its line says it."""
+    monkeypatch.setattr(sys, "argv", ["ppo.py", "--out", str(folder), *FLAGS.split()])
+    ppo.main(judge=lambda reward_model, tokens, response, ended, missing_end: 0 * ended + 4.25)
+    printed = capsys.readouterr().out
+    assert "  score  4.25  KL " in printed and "score 4.25 and KL" in printed

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-import report
 from conftest import call
+from tools import report
 
 
 def test_a_report_says_again_what_evaluation_wrote(copy, capsys):
@@ -29,7 +29,8 @@ def test_a_report_says_again_what_evaluation_wrote(copy, capsys):
         assert f"{share:.2f}" in row
     assert f"its wrong variant                   {results['rm']['reads_wrong']:.1%}" in shown
     assert f"accuracy_gold: {results['rm']['accuracy_gold']:.1%}" in shown
-    answers = report.read(copy / "answers.jsonl")
+    assert f"length_slope: {results['rm']['length_slope']:.2f}\n" in shown         # no share
+    answers = report.read_lines(copy / "answers.jsonl")
     first = [row for row in answers if row["prompt"] == answers[0]["prompt"]]
     assert len(first) == 6                                        # five models and the page
     for row in first:
@@ -141,9 +142,24 @@ def test_a_folder_without_results_is_one_clear_line(monkeypatch, flags, named):
 
 
 def test_a_log_that_was_cut_is_read_up_to_there(tmp_path):
-    path = tmp_path / "ppo.jsonl"
-    assert report.read(path) == [] and report.last_line(path) == {}
+    path = tmp_path / "metrics" / "ppo.jsonl"
+    assert report.read_lines(path) == [] and report.read_closing(tmp_path) == {}
+    path.parent.mkdir()
     path.write_text('{"step": 0}\n{"step": -1, "seconds": 3}\n')
-    assert report.last_line(path)["seconds"] == 3
+    (path.parent / "dpo.jsonl").write_text("")
+    assert report.read_closing(tmp_path) == {"ppo": {"step": -1, "seconds": 3}}
     path.write_text('{"step": 0}\n{"step": -1, "sec')
-    assert report.read(path) == [{"step": 0}] and report.last_line(path) == {}
+    assert report.read_lines(path) == [{"step": 0}] and report.read_closing(tmp_path) == {}
+
+
+def test_a_log_that_is_damaged_before_its_end_is_named_by_its_line(tmp_path):
+    path = tmp_path / "metrics" / "ppo.jsonl"
+    path.parent.mkdir()
+    for text in ('{"step": 0}\n{"st\n{"step": 1}\n', '{"step": 0}\n[1]\n{"step": 1}\n',
+                 '{"step": 0}\n{"step": }\n'):
+        path.write_text(text)
+        with pytest.raises(SystemExit, match="^error: .*ppo.jsonl:2 is damaged"):
+            report.read_closing(tmp_path)
+    path.write_bytes(b'{"step": 0}\n\xff\n')
+    with pytest.raises(SystemExit, match="^error: .*ppo.jsonl is damaged"):
+        report.read_closing(tmp_path)

@@ -8,26 +8,32 @@ import shutil
 import signal
 
 import pytest
+import tools               # before torch: it says how torch's threads wait
 import torch
 
+import compare
 import dpo
-import plumbing
 import ppo
 import reward
 import sft
 from conftest import SHORT, call
 from data import comparisons
+from tools import steps
+from tools.flags import locks
 
 STAGES = {
-    "pretrain": (sft, "base", "--stage pretrain --documents 300 --steps 7 --pretrain-batch 4 "
+    "pretrain": (sft, "base", "--stage pretrain --documents 300 --steps 7 --batch 4 "
                               "--vocab-size 600 --n-layer 1 --n-head 2 --n-embd 32 --dropout 0.1"),
     "sft": (sft, "sft", "--documents 50 --demonstrations 96 --batch 16 --epochs 1 --mix 0.5"),
-    "reward": (reward, "reward", f"--prompts 30 --heldout-prompts 4 --batch 4 {SHORT}"),
-    "ppo": (ppo, "ppo", "--iterations 6 --episodes 8 --minibatch 4 --prompts 40 --eval-prompts 4 "
-                        f"{SHORT}"),
+    "reward": (reward, "reward", "--batch 4"),
+    "ppo": (ppo, "ppo", f"--iterations 6 --episodes 8 --minibatch 4 --prompts 40 {SHORT}"),
     "ppo_ptx": (ppo, "ppo_ptx", "--ptx 1 --iterations 5 --episodes 8 --minibatch 8 --prompts 40 "
-                                f"--eval-prompts 4 --documents 60 {SHORT}"),
-    "dpo": (dpo, "dpo", f"--epochs 2 --batch 16 --eval-prompts 4 {SHORT}")}
+                                f"--documents 60 {SHORT}"),
+    "dpo": (dpo, "dpo", f"--epochs 2 --batch 16 {SHORT}")}
+ASK = f"--prompts 30 --heldout-prompts 4 {SHORT}"
+
+
+# --- moments --------------------------------------------------------------------------------------
 
 
 def die(*args, **kwargs):
@@ -45,18 +51,32 @@ def dies_at(function, moment):
 
 def at_step(k):
     def kill():
-        plumbing.Steps.log = dies_at(plumbing.Steps.log, lambda self, step, **_: step == k)
+        steps.Steps.log = dies_at(steps.Steps.log, lambda self, step, **_: step == k)
     return kill
 
 
 def before_the_rename():
+    """Of the second save for --resume."""
     seen = []
-    plumbing.os.replace = dies_at(
+    os.replace = dies_at(
         os.replace, lambda a, b: str(b).endswith(".part") and (seen.append(b), len(seen) == 2)[1])
 
 
-def between_the_model_and_the_end():
-    plumbing.Steps.end = die
+def before_the_end():
+    steps.Steps.end = die
+
+
+def between_the_closing_line_and_the_checkpoint():
+    steps.save = die
+
+
+def before_the_checkpoint_is_renamed():
+    os.replace = dies_at(os.replace, lambda a, b: str(b).endswith(".pt"))
+
+
+def after_the_checkpoint():
+    """But what is kept to go on with is still there."""
+    steps.Path.unlink = die
 
 
 def among_the_comparisons():
@@ -65,30 +85,41 @@ def among_the_comparisons():
 
 
 MOMENTS = {
-    "pretrain": [at_step(3), between_the_model_and_the_end],
+    "pretrain": [at_step(3), before_the_end],
     "sft": [at_step(1), at_step(3)],
-    "reward": [among_the_comparisons, at_step(1), at_step(3), before_the_rename],
-    "ppo": [at_step(1), at_step(3), before_the_rename, between_the_model_and_the_end],
-    "ppo_ptx": [at_step(3), before_the_rename],
-    "dpo": [at_step(3), between_the_model_and_the_end]}
+    "reward": [at_step(1), at_step(3), before_the_rename],
+    "ppo": [at_step(1), at_step(3), before_the_rename, before_the_end,
+            between_the_closing_line_and_the_checkpoint],
+    "ppo_ptx": [at_step(3), before_the_rename, before_the_checkpoint_is_renamed],
+    "dpo": [at_step(3), before_the_end, after_the_checkpoint]}
+
+
+# --- kills ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def every_other_step(monkeypatch):
+    """Is saved, so that a log may hold lines of steps that are taken again."""
+    save = steps.Steps.save
+    monkeypatch.setattr(steps, "SAVE_EVERY", 0)
+    monkeypatch.setattr(steps.Steps, "save",
+                        lambda self, step, state: None if step % 2 else save(self, step, state))
 
 
 def killed(module, out, flags, prepare):
     """Runs the stage in a child that dies at the moment that `prepare` sets."""
+    while locks:                                     # or the child would find this process's
+        locks.pop().close()
     child = os.fork()
     if not child:
-        with open(os.devnull, "w") as nothing:
-            os.dup2(nothing.fileno(), 1), os.dup2(nothing.fileno(), 2)
-        prepare()
-        call(module, out, flags)
-        os._exit(0)
+        try:
+            with open(os.devnull, "w") as nothing:
+                os.dup2(nothing.fileno(), 1), os.dup2(nothing.fileno(), 2)
+            prepare()
+            call(module, out, flags)
+        finally:
+            os._exit(0)                              # never on into pytest
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
-
-
-@pytest.fixture(autouse=True)
-def no_few_shot_page(monkeypatch):
-    """It takes most of the time and trains nothing."""
-    monkeypatch.setattr(sft, "few_shot_exact", lambda *_: 0.0)
 
 
 def result(out, stage, name):
@@ -104,80 +135,175 @@ def same(a, b):
         torch.equal(a[0][key], b[0][key]) for key in a[0])
 
 
+def fresh(copy, tmp_path, stage, name):
+    """A folder in which the stage has not run yet."""
+    other = shutil.copytree(copy, tmp_path / "other")
+    for path in (other / f"{name}.pt", other / f"metrics/{stage}.jsonl"):
+        path.unlink()
+    return other
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_stage_goes_on_and_ends_the_same_bit_for_bit(copy, tmp_path, stage):
+def test_a_killed_stage_goes_on_and_ends_the_same_bit_for_bit(copy, tmp_path, every_other_step,
+                                                              stage):
     module, name, flags = STAGES[stage]
     call(module, copy, flags)
     whole = result(copy, stage, name)
     for moment in MOMENTS[stage]:
-        other = shutil.copytree(copy, tmp_path / "other")
-        for path in (other / f"{name}.pt", other / f"metrics/{stage}.jsonl"):
-            path.unlink()
-        if stage == "reward":
-            (other / "comparisons.jsonl").unlink()
-        killed(module, other, f"{flags} --save-every 2", moment)
-        call(module, other, f"{flags} --save-every 2 --resume")
+        other = fresh(copy, tmp_path, stage, name)
+        killed(module, other, flags, moment)
+        call(module, other, f"{flags} --resume")
         assert same(whole, result(other, stage, name)), f"{moment}"
-        assert not list(other.glob("*.part")) and not list(other.glob("*.tmp*"))[1:]
+        assert not list(other.glob("*.part")) and not list(other.glob("*.tmp*"))
         shutil.rmtree(other)
 
 
-def test_a_stage_killed_three_times_ends_the_same(copy, tmp_path):
+def test_a_stage_killed_three_times_ends_the_same(copy, monkeypatch):
     module, name, flags = STAGES["ppo"]
     call(module, copy, flags)
     whole = result(copy, "ppo", name)
+    monkeypatch.setattr(steps, "SAVE_EVERY", 0)
     for k in (2, 3, 5):
-        killed(module, copy, f"{flags} --save-every 1 --resume", at_step(k))
-    call(module, copy, f"{flags} --save-every 1 --resume")
+        killed(module, copy, f"{flags} --resume", at_step(k))
+    call(module, copy, f"{flags} --resume")
     assert same(whole, result(copy, "ppo", name))
 
 
-def stopped(copy, flags):
-    killed(sft, copy, f"{flags} --save-every 2", at_step(3))
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_who_is_killed_between_the_closing_line_and_the_checkpoint_finds_the_stage_undone(
+        copy, tmp_path, stage):
+    """Also one so short that nothing was kept to go on with. What is there after a kill may be
+    evaluated; the same command then does the stage, and ends with the same bits."""
+    module, name, flags = STAGES[stage]
+    call(module, copy, flags)
+    whole = result(copy, stage, name)
+    for moment in (between_the_closing_line_and_the_checkpoint, before_the_checkpoint_is_renamed):
+        other = fresh(copy, tmp_path, stage, name)
+        killed(module, other, flags, moment)
+        last = (other / f"metrics/{stage}.jsonl").read_text().splitlines()[-1]
+        assert json.loads(last)["step"] == -1
+        assert not (other / f"{name}.pt").exists() and not (other / f"{name}.part").exists()
+        call(module, other, f"{flags} --resume")
+        assert same(whole, result(other, stage, name))
+        assert not list(other.glob("*.tmp*"))
+        shutil.rmtree(other)
+
+
+def test_comparisons_are_whole_or_those_of_before_and_a_rerun_writes_the_same(copy):
+    call(compare, copy, ASK)
+    whole = (copy / "comparisons.jsonl").read_bytes()
+    call(compare, copy, f"{ASK} --seed 1")
+    before = (copy / "comparisons.jsonl").read_bytes()
+    killed(compare, copy, ASK, among_the_comparisons)
+    assert (copy / "comparisons.jsonl").read_bytes() == before != whole
+    (copy / "comparisons.jsonl").unlink()
+    killed(compare, copy, ASK, among_the_comparisons)
+    assert not (copy / "comparisons.jsonl").exists()
+    call(compare, copy, ASK)
+    assert (copy / "comparisons.jsonl").read_bytes() == whole
+    assert not list(copy.glob("*.tmp*"))
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped(copy, every_other_step):
+    """A folder in which sft.py was killed at its fourth step; two steps are saved, three logged."""
+    killed(sft, copy, STAGES["sft"][2], at_step(3))
     assert (copy / "sft.part").is_file()
+    return copy
 
 
-def refused(copy, flags, *names):
+def refused(out, flags, *names):
+    """In one line that holds all names. What was kept to go on with stays as it is."""
+    before = (out / "sft.part").read_bytes(), (out / "metrics/sft.jsonl").read_bytes()
     with pytest.raises(SystemExit) as stop:
-        call(sft, copy, f"{flags} --save-every 2 --resume")
-    assert all(name in stop.value.code for name in names) and "\n" not in stop.value.code
+        call(sft, out, f"{flags} --resume")
+    message = stop.value.code
+    assert message.startswith("error: ") and "\n" not in message, message
+    assert all(name in message for name in names), message
+    assert before == ((out / "sft.part").read_bytes(), (out / "metrics/sft.jsonl").read_bytes())
 
 
-def test_going_on_with_other_flags_another_model_or_a_damaged_file_is_refused(copy):
+def test_going_on_with_other_flags_another_model_or_a_damaged_file_is_refused(stopped):
     flags = STAGES["sft"][2]
-    stopped(copy, flags)
-    refused(copy, f"{flags} --lr 0.5", "sft.part was begun with --lr 0.001, not 0.5")
-    base = (copy / "base.pt").read_bytes()
-    shutil.copy(copy / "dpo.pt", copy / "base.pt")
-    refused(copy, flags, "another model or other data")
-    (copy / "base.pt").write_bytes(base)
+    refused(stopped, f"{flags} --lr 0.5", "sft.part was begun with --lr 0.001, not 0.5")
+    base = (stopped / "base.pt").read_bytes()
+    shutil.copy(stopped / "dpo.pt", stopped / "base.pt")
+    refused(stopped, flags, "another model or other data")
+    (stopped / "base.pt").write_bytes(base)
     with pytest.MonkeyPatch.context() as patch:                # one demonstration in the middle
-        real = sft.demonstrations
-        patch.setattr(sft, "demonstrations", lambda *args: [
+        real = sft.read_demonstrations
+        patch.setattr(sft, "read_demonstrations", lambda *args: [
             (p, "Yes." if i == 40 else answer) for i, (p, answer) in enumerate(real(*args))])
-        refused(copy, flags, "another model or other data")
-    kept = (copy / "sft.part").read_bytes()
-    (copy / "sft.part").write_bytes(kept[:len(kept) // 2])
-    refused(copy, flags, "sft.part is damaged", "delete")
-    (copy / "sft.part").write_bytes(kept)
-    call(sft, copy, f"{flags} --save-every 2 --resume")
-    assert not (copy / "sft.part").exists()
+        refused(stopped, flags, "another model or other data")
+    kept = (stopped / "sft.part").read_bytes()
+    (stopped / "sft.part").write_bytes(kept[:len(kept) // 2])
+    refused(stopped, flags, "sft.part is damaged", "delete")
+    (stopped / "sft.part").write_bytes(kept)
+    call(sft, stopped, f"{flags} --resume")
+    assert not (stopped / "sft.part").exists()
 
 
-def test_a_full_disk_leaves_what_was_kept_to_go_on_with(copy, tmp_path):
+def lose(key):
+    return lambda kept: kept.pop(key)
+
+
+def put(**values):
+    return lambda kept: kept.update(values)
+
+
+@pytest.mark.parametrize("spoil", [
+    put(step=-1), put(step=0), put(step=4), put(step=10 ** 9), put(step="2"), put(step=None),
+    put(seconds="long"), put(flags=[]), put(state={}), put(random=[]),
+    *map(lose, ("step", "seconds", "origin", "flags", "state", "random"))])
+def test_what_was_kept_to_go_on_with_but_cannot_be_right_is_refused(stopped, spoil):
+    """Its checksums are right: it is another program's, or somebody's idea."""
+    kept = torch.load(stopped / "sft.part", weights_only=True)
+    spoil(kept)
+    torch.save(kept, stopped / "sft.part")
+    refused(stopped, STAGES["sft"][2], f"{stopped}/sft.part", "damaged", "delete")
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda lines: [], lambda lines: lines[:1], lambda lines: lines[1:],
+    lambda lines: [lines[0], lines[2]], lambda lines: [lines[1], lines[0]],
+    lambda lines: [lines[0], lines[1][:-4]], lambda lines: [lines[0], b"5"],
+    lambda lines: [b"\xff" + lines[0], lines[1]], lambda lines: [b"[" * 100_000, lines[1]]],
+    ids=["empty", "last", "first", "middle", "order", "cut", "number", "bytes", "nested"])
+def test_a_log_that_lost_lines_is_refused(stopped, spoil):
+    """As after a power cut, when what goes on from it was on the disk and the log was not."""
+    path = stopped / "metrics/sft.jsonl"
+    lines = path.read_bytes().splitlines()
+    assert len(lines) == 3
+    path.write_bytes(b"".join(line + b"\n" for line in spoil(lines)))
+    refused(stopped, STAGES["sft"][2], f"{path} is damaged", "delete")
+
+
+def test_a_log_that_is_gone_is_refused_and_a_new_beginning_is_not(stopped):
+    path, flags = stopped / "metrics/sft.jsonl", STAGES["sft"][2]
+    path.unlink()
+    with pytest.raises(SystemExit, match="^error: .*metrics/sft.jsonl is damaged; delete .*$"):
+        call(sft, stopped, f"{flags} --resume")
+    (stopped / "sft.part").unlink()
+    call(sft, stopped, f"{flags} --resume")
+    assert [line["step"] for line in result(stopped, "sft", "sft")[1]][-1] == -1
+
+
+def test_a_full_disk_leaves_what_was_kept_to_go_on_with(stopped, tmp_path, monkeypatch):
     """No file may grow beyond 10 kB, as on a full disk; afterwards there is room again."""
     flags = STAGES["sft"][2]
-    call(sft, shutil.copytree(copy, tmp_path / "whole"), flags)
-    stopped(copy, flags)
-    before = {path: path.read_bytes() for path in copy.glob("*.p*t")}
+    call(sft, shutil.copytree(stopped, tmp_path / "whole"), flags)
+    before = {path: path.read_bytes() for path in stopped.glob("*.p*t")}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         with pytest.raises(SystemExit, match="sft.part: could not be written"):
-            call(sft, copy, f"{flags} --save-every 1 --resume")
+            call(sft, stopped, f"{flags} --resume")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert before == {path: path.read_bytes() for path in copy.glob("*.p*t")}
-    call(sft, copy, f"{flags} --save-every 2 --resume")
-    assert same(result(tmp_path / "whole", "sft", "sft"), result(copy, "sft", "sft"))
+    assert before == {path: path.read_bytes() for path in stopped.glob("*.p*t")}
+    call(sft, stopped, f"{flags} --resume")
+    assert same(result(tmp_path / "whole", "sft", "sft"), result(stopped, "sft", "sft"))

@@ -6,21 +6,25 @@ import math
 import sys
 
 import pytest
+import tools               # before torch: it says how torch's threads wait
 import torch
 from pytest import approx
 from torch import tensor
 from torch.testing import assert_close
 
+import compare
 import ppo
 import reward
+from conftest import call
 from data import comparisons
-from data.batches import PAD, batches_of_prompts, collate, encode_example, encode_prompt
-from data.comparisons import length_slope, pair_accuracy, places
+from data.batches import PAD, batch_prompts, collate, encode_example, encode_prompt
+from data.comparisons import fit_length_slope, pair_accuracy, rank_values
 from data.tokenizer import Tokenizer, train_ranks
-from data.world import demonstrations
-from model import GPT, GPTConfig, save, token_logprobs
+from data.world.text import make_demonstrations
+from model import GPT, GPTConfig, token_logprobs
 from reward import RewardModel, load_reward, preference_loss, ranking_loss, score, score_all
 from sft import lm_loss
+from tools.checkpoints import save
 
 TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
 
@@ -66,10 +70,14 @@ def test_score_reads_the_whole_answer(likelihood):
         assert (score(model(changed), mask) - before).abs() > 1e-6
 
 
-def test_score_all_keeps_the_order_of_its_examples():
+@pytest.mark.parametrize("rows", [2, 3])
+def test_score_all_keeps_the_order_of_its_examples(monkeypatch, rows):
+    """Of lengths 5, 2, 8, 3, and the other way round: batches of like lengths mix them up."""
+    monkeypatch.setattr(reward, "limit_rows", lambda config: rows)
     model, examples = tiny(), [([1, 2], [3, 4, 5]), ([1], [5]), ([2] * 6, [3, 5]), ([4], [4, 5])]
-    alone = [score_all(model, [example], "cpu")[0] for example in examples]
-    assert score_all(model, examples, "cpu", batch=2) == approx(alone, abs=1e-5)
+    for some in (examples, examples[::-1]):
+        alone = [score_all(model, [example], "cpu").item() for example in some]
+        assert score_all(model, some, "cpu").tolist() == approx(alone, abs=1e-5)
 
 
 def test_a_new_head_and_a_new_plain_reward_model_say_nothing_yet():
@@ -158,7 +166,7 @@ def test_a_reward_model_comes_back_with_or_without_its_likelihood(tmp_path):
     for likelihood in (0.3, 0.0):
         model, path = tiny(likelihood), tmp_path / "reward.pt"
         tokens = tensor([[1, 5, 2, 3]])
-        save(path, "reward", model, model.gpt.config, TOKENIZER)
+        save(path, model, model.gpt.config, TOKENIZER)
         back = load_reward(path)
         assert torch.equal(back(tokens), model(tokens))
         assert back.likelihood.requires_grad == (likelihood != 0)
@@ -257,14 +265,15 @@ def test_the_reward_model_learns_to_read_and_ppo_follows_it(likelihood):
     fit(policy, lambda: lm_loss(policy(each), each, covers))
     chance = lambda: policy(tensor([[1], [2], [3]]))[:, 0].softmax(-1)[range(3), [4, 5, 6]]
     assert (chance() < 0.4).all(), chance()
-    config = ppo.Config(minibatch=48, max_new_tokens=2, beta=0.5, missing_end=-20.0, value_clip=5.0)
+    config = ppo.Config(minibatch=48, max_new_tokens=2, beta=0.5, missing_end=-20.0)
     ref, value_fn = copy.deepcopy(policy), copy.deepcopy(model)
-    optimizers = [torch.optim.Adam(net.parameters(), lr=0.005) for net in (policy, value_fn)]
+    adams = [torch.optim.Adam(net.parameters(), lr=0.005) for net in (policy, value_fn)]
     generator = torch.Generator().manual_seed(0)
     for _ in range(60):
-        for b in ppo.rollout(config, policy, ref, model, value_fn, [[1], [2], [3]] * 16, END,
-                             generator):
-            ppo.update(config, policy, value_fn, optimizers, b | {"text": torch.empty(48, 0)})
+        ro, minibatches = ppo.rollout(config, policy, ref, model, value_fn, [[1], [2], [3]] * 16,
+                                      END, generator)
+        for rows in minibatches:
+            ppo.update(config, policy, value_fn, *adams, ro.minibatch(rows), None)
     assert (chance() > 0.8).all(), chance()
 
 
@@ -274,14 +283,14 @@ def test_the_reward_model_learns_to_read_and_ppo_follows_it(likelihood):
 def test_a_batch_holds_whole_prompts_with_equally_many_answers():
     """The C(K,2) pairs of a prompt are never torn apart."""
     items = [([1], [[2, 5]] * k) for k in (4, 2, 4, 4, 3, 2, 4, 2)]
-    batches = batches_of_prompts(items, 2, torch.Generator().manual_seed(0))
+    batches = batch_prompts(items, 2, torch.Generator().manual_seed(0))
     assert sorted(i for rows in batches for i in rows) == list(range(8))
     assert all(len({len(items[i][1]) for i in rows}) == 1 and len(rows) <= 2 for rows in batches)
 
 
-def test_places_are_higher_for_better_answers():
+def test_values_of_a_ranking_are_higher_for_better_answers():
     """Answer 2 is best, then 0, then 1."""
-    best, middle, worst = (places([2, 0, 1])[i] for i in (2, 0, 1))
+    best, middle, worst = (rank_values([2, 0, 1])[i] for i in (2, 0, 1))
     assert best > middle > worst
 
 
@@ -303,17 +312,17 @@ def test_pair_accuracy_of_a_constant_guess_is_a_half():
 
 def test_demonstrations_score_zero_on_average_after_the_stage(tmp_path, monkeypatch):
     """Otherwise the penalty for never ending, and beta, would mean something else in every run."""
+    monkeypatch.setattr(sys, "argv", [])
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(TOKENIZER.vocab_size, 256, n_layer=1, n_head=2, n_embd=8))
-    save(tmp_path / "sft.pt", "sft", gpt, gpt.config, TOKENIZER)
-    flags = "--device cpu --prompts 8 --heldout-prompts 8 --max-new-tokens 4"
-    monkeypatch.setattr(sys, "argv", ["reward.py", "--out", str(tmp_path), *flags.split()])
-    reward.main()
+    save(tmp_path / "sft.pt", gpt, gpt.config, TOKENIZER)
+    call(compare, tmp_path, "--device cpu --prompts 8 --heldout-prompts 8 --max-new-tokens 4")
+    call(reward, tmp_path, "--device cpu")
     model = load_reward(tmp_path / "reward.pt")
-    demos = [encode_example(TOKENIZER, p.text, answer) for p, answer in demonstrations(500, 0)]
+    demos = [encode_example(TOKENIZER, p.text, answer) for p, answer in make_demonstrations(500, 0)]
     scores = score_all(model, demos, "cpu")
-    assert sum(scores) / len(scores) == approx(0, abs=1e-5)
-    assert max(scores) - min(scores) > 0.01
+    assert scores.mean().item() == approx(0, abs=1e-5)
+    assert scores.max() - scores.min() > 0.01
 
 
 # --- comparisons.jsonl ---------------------------------------------------------------------------
@@ -372,14 +381,14 @@ def test_a_malformed_line_is_named_with_its_file_and_number(tmp_path, line):
 
 
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(SystemExit, match="run `python reward.py` first"):
+    with pytest.raises(SystemExit, match="run `python compare.py` first"):
         comparisons.read(tmp_path / "c.jsonl", TOKENIZER, 32)
 
 
 def test_the_length_slope_is_what_length_adds_at_equal_utility():
     truth, words = [0.0, 1.0, 2.0, 3.0, -1.0], [3, 9, 1, 4, 20]
     scores = [1 + 2 * value + 0.7 * math.log(1 + n) for value, n in zip(truth, words)]
-    assert length_slope(scores, truth, words) == approx(0.7, abs=1e-4)
+    assert fit_length_slope(scores, truth, words) == approx(0.7, abs=1e-4)
 
 
 def test_every_tenth_line_is_held_out_where_none_is_marked(tmp_path):

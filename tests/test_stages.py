@@ -9,21 +9,26 @@ import signal
 import sys
 
 import pytest
+import tools               # before torch: it says how torch's threads wait
 import torch
 
+import chat
+import compare
 import dpo
 import eval as evaluation
-import model
-import plumbing
 import ppo
 import reward
 import sft
+from conftest import SHORT, call
 from data.batches import collate, encode_example
 from data.tokenizer import Tokenizer, train_ranks
-from data.world import MOON, demonstrations
-from model import load_gpt, respond
-
-from conftest import SHORT, call
+from data.files import read_watched
+from data.world.labelers import make_labelers
+from data.world.text import MOON, make_demonstrations
+from experiments import asking, shuffled, written_reward
+from model import GPT, GPTConfig, load_gpt, respond
+from tools.checkpoints import save
+from tools.flags import run
 
 
 def log(out, stage):
@@ -52,21 +57,24 @@ def test_pretraining_lowers_the_loss_from_a_uniform_guess(out):
 def test_fine_tuning_beats_the_base_model_on_held_out_demonstrations(out):
     losses = {}
     for name in ("base", "sft"):
-        gpt, tokenizer = load_gpt(out / f"{name}.pt", "")
-        demos = [encode_example(tokenizer, p.text, a) for p, a in demonstrations(60, 0, "valid")]
-        losses[name] = sft.heldout_loss(gpt, [collate(demos)], "cpu")
+        gpt, tokenizer = load_gpt(out / f"{name}.pt")
+        demos = [encode_example(tokenizer, p.text, answer)
+                 for p, answer in make_demonstrations(60, 0, "valid")]
+        losses[name] = sft.measure_loss(gpt, [collate(demos)], "cpu")
     assert losses["sft"] < losses["base"] - 0.2, losses
 
 
-def test_the_reward_model_learns_its_rankings_and_scores_demonstrations_0(out):
-    lines, last = log(out, "reward")
+def test_the_reward_model_learns_its_rankings_and_scores_demonstrations_0(copy):
+    """In ten passes over forty prompts, which is by heart."""
+    call(reward, copy, "--epochs 10 --lr 0.005")
+    lines, last = log(copy, "reward")
     assert mean(lines[-8:], "loss") < min(math.log(2), mean(lines[:8], "loss") - 0.05)
     assert mean(lines[-8:], "best_wins") > 0.6              # the best answer above others
-    assert 0 < last["accuracy_gold"] < 1 and 0 < last["agreement"] < 1
-    rm, (_, tokenizer) = reward.load_reward(out / "reward.pt"), load_gpt(out / "sft.pt", "")
-    demos = [encode_example(tokenizer, p.text, answer) for p, answer in demonstrations(500)]
+    assert 0 < last["accuracy_labels"] < 1 and 0 < log(copy, "compare")[1]["agreement"] < 1
+    rm, (_, tokenizer) = reward.load_reward(copy / "reward.pt"), load_gpt(copy / "sft.pt")
+    demos = [encode_example(tokenizer, p.text, answer) for p, answer in make_demonstrations(500)]
     scores = reward.score_all(rm, demos, "cpu")
-    assert abs(sum(scores) / len(scores)) < 1e-3 and max(scores) - min(scores) > 0.1
+    assert scores.mean().abs() < 1e-3 and scores.max() - scores.min() > 0.1
 
 
 def test_ppo_raises_the_score_and_pays_for_it_in_kl(out):
@@ -107,13 +115,13 @@ def test_evaluation_writes_every_key_of_every_model(out):
     for key in "reads_wrong reads_same_kind reads_other reads_frequent reads_terse".split():
         assert 0 <= results["rm"][key] <= 1
     assert "NaN" not in (out / "results.json").read_text()
-    assert set(results["seconds"]) == {"pretrain", "sft", "reward", "ppo", "ppo_ptx", "dpo"}
+    assert set(results["seconds"]) == {"pretrain", "sft", "compare", "reward", "ppo", "ppo_ptx", "dpo"}
     assert results["seed"] == 0 and results["device"] in ("cpu", "cuda")
     assert results["parameters"] > 10_000
 
 
 def test_every_stage_ends_with_one_line_that_says_what_it_reached(copy, capsys):
-    call(dpo, copy, f"--eval-prompts 10 {SHORT}")
+    call(dpo, copy, SHORT)
     printed = capsys.readouterr().out.strip()
     assert printed.startswith(f"{copy}/dpo.pt: ") and " s" in printed and "\n" not in printed
 
@@ -121,8 +129,7 @@ def test_every_stage_ends_with_one_line_that_says_what_it_reached(copy, capsys):
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(copy):
     runs = []
     for seed in (0, 0, 1):
-        call(ppo, copy, f"--iterations 1 --episodes 8 --minibatch 4 --eval-prompts 5 --seed {seed} "
-                        f"{SHORT}")
+        call(ppo, copy, f"--iterations 1 --episodes 8 --minibatch 4 --seed {seed} {SHORT}")
         runs.append(weights(copy / "ppo.pt"))
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
@@ -132,12 +139,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(copy):
     (dpo, "--epochs 3 --batch 2")])
 def test_measuring_does_not_touch_what_is_learned(copy, monkeypatch, module, flags):
     """Measured in the middle on 5 prompts, on 6, and not at all: the same weights, bit for bit."""
-    runs, draw = [], module.prompts
+    runs, prompts = [], read_watched(0, 0, n=6)
     for n in (5, 6, 0):
-        if not n:
-            monkeypatch.setattr(module, "prompts", lambda n, which, seed: (
-                [] if which == "eval" else draw(n, which, seed)))
-        call(module, copy, f"{flags} --eval-prompts {n or 5} {SHORT}")
+        monkeypatch.setattr(module, "read_watched", lambda source, seed: prompts[:n])
+        call(module, copy, f"{flags} {SHORT}")
         lines, last = log(copy, module.__name__)
         assert ("right" in lines[4 if module is ppo else 49]) == ("right" in last) == (n > 0)
         assert all(("right" in line) == ("gold" in line) for line in [*lines, last])
@@ -147,101 +152,104 @@ def test_measuring_does_not_touch_what_is_learned(copy, monkeypatch, module, fla
 
 def test_the_closing_lines_say_how_many_answers_are_right(copy, capsys):
     for module, flags in ((ppo, "--iterations 1 --episodes 8 --minibatch 4"), (dpo, "")):
-        call(module, copy, f"{flags} --eval-prompts 8 {SHORT}")
+        call(module, copy, f"{flags} {SHORT}")
         last = log(copy, module.__name__)[1]
-        assert (f"true utility {last['gold']:.2f}, right at temperature 1: {last['right']:.0%}"
+        assert (f"true utility {last['gold']:.2f}, right {last['right']:.0%}"
                 in capsys.readouterr().out)
 
 
-# --- flags of the experiments ---------------------------------------------------------------------
+# --- experiments ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module, name, flags", [
-    (ppo, "ppo", "--iterations 1 --episodes 8 --minibatch 4 --eval-prompts 5 --lr 1e-9"),
-    (dpo, "dpo", "--eval-prompts 5 --lr 1e-9"), (sft, "sft", "--demonstrations 32 --documents 50 "
+    (ppo, "ppo", "--iterations 1 --episodes 8 --minibatch 4 --lr 1e-9"),
+    (dpo, "dpo", "--lr 1e-9"), (sft, "sft", "--demonstrations 32 --documents 50 "
                                                  "--lr 1e-9 --muon-lr 1e-9 --epochs 1")])
 def test_a_stage_begins_with_the_checkpoint_that_begin_names(copy, module, name, flags):
     """With hardly any learning, what is saved is what it began with."""
     short = "" if module is sft else SHORT
     call(module, copy, f"--begin base {flags} {short}")
-    saved, base, sft_ = (load_gpt(copy / f"{n}.pt", "")[0].transformer.wte.weight
+    saved, base, sft_ = (load_gpt(copy / f"{n}.pt")[0].transformer.wte.weight
                          for n in (name, "base", "sft" if name != "sft" else "dpo"))
     torch.testing.assert_close(saved, base, atol=1e-5, rtol=0)
     assert (saved - sft_).abs().max() > 1e-3
 
 
 def test_ppo_can_chase_a_reward_written_by_hand(copy):
-    for judge in ("banana", "gold", "labelers"):
-        call(ppo, copy, f"--reward {judge} --iterations 2 --episodes 8 --minibatch 4 "
-                        f"--eval-prompts 9 {SHORT}")
-        assert all(math.isfinite(line["score"]) for line in log(copy, "ppo")[0])
+    """In every case another one: each run ends with a policy and scores of its own."""
+    runs = []
+    for name in ("banana", "gold", "labelers", "one_token"):
+        call(written_reward, copy,
+             f"--reward {name} --iterations 2 --episodes 8 --minibatch 4 {SHORT}")
+        runs.append([line["score"] for line in log(copy, "ppo")[0]])
+        assert all(map(math.isfinite, runs[-1]))
+    assert len({tuple(scores) for scores in runs}) == 4
 
 
 def test_a_written_reward_reads_prompt_and_answer_from_the_tokens():
-    tokenizer = Tokenizer(train_ranks("banana", 260))
-    seen, count = [], ppo.written_reward("banana")
-    judge = lambda prompt, answer: seen.append((prompt.text, answer)) or count(prompt, answer)
-    model = ppo.WrittenReward(judge, tokenizer, [sft_prompt := demonstrations(1)[0][0]])
-    answers = ["Banana banana.", "No."]
-    tokens, mask = collate([encode_example(tokenizer, sft_prompt.text, a) for a in answers])
-    assert reward.score(model(tokens), mask).tolist() == [2, 0]
-    assert seen == [(sft_prompt.text, answer) for answer in answers]
+    tokenizer, seen = Tokenizer(train_ranks("banana", 260)), []
+
+    def count(prompt, answer, ended):
+        seen.append((prompt.text, answer, ended))
+        return written_reward.count_bananas(prompt, answer, ended)
+
+    prompt = make_demonstrations(1)[0][0]
+    judge = written_reward.make_judge(count, tokenizer, {prompt.text: prompt})
+    examples = [encode_example(tokenizer, prompt.text, a) for a in ("Banana banana.", "No.", "Or")]
+    examples[2][1].pop()                                               # this one does not end
+    tokens, mask = collate(examples)
+    assert judge(None, tokens, mask, torch.tensor([1.0, 1.0, 0.0]), -3.0).tolist() == [2, 0, 0]
+    assert seen == [(prompt.text, "Banana banana.", True), (prompt.text, "No.", True),
+                    (prompt.text, "Or", False)]
 
 
 def test_a_fold_holds_a_fifth_of_the_training_labelers_out():
-    everyone = [labeler.name for labeler in reward.labelers(reward.Config(), "train")]
-    heldout = []
+    everyone, heldout = [labeler.name for labeler in make_labelers("train")], []
     for fold in range(5):
-        config = reward.Config(fold=fold)
-        train, held = ([labeler.name for labeler in reward.labelers(config, group)]
-                       for group in ("train", "held-out"))
+        train, held = ([labeler.name for labeler in some]
+                       for some in asking.split_fold(make_labelers("train"), fold))
         assert not set(train) & set(held) and sorted(train + held) == sorted(everyone)
         heldout += held
     assert sorted(heldout) == sorted(everyone)
 
 
-def test_pairs_can_be_shuffled_and_taken_from_another_file(copy, tmp_path):
-    whole = len(log(copy, "reward")[0])
-    shutil.move(copy / "comparisons.jsonl", tmp_path / "mine.jsonl")
-    call(reward, copy, f"--comparisons {tmp_path / 'mine.jsonl'} --shuffle-pairs --prompts 40")
+def read_comparisons(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_folds_labelers_rank_what_is_held_out_and_nothing_else(copy):
+    call(asking, copy, f"--fold 1 --prompts 30 --heldout-prompts 40 {SHORT}")
+    train, held = ({r["labeler"] for r in read_comparisons(copy / "comparisons.jsonl")
+                    if r["split"] == split} for split in ("train", "valid"))
+    assert held == {"train 1", "train 6", "train 11", "train 16"} and not train & held
+
+
+def test_pairs_can_be_taken_apart_and_taken_from_another_file(copy, tmp_path, monkeypatch):
+    lines = (copy / "comparisons.jsonl").read_text().splitlines(keepends=True)
+    (copy / "comparisons.jsonl").write_text("".join(lines[::5]))
+    records = read_comparisons(copy / "comparisons.jsonl")
+    mine = tmp_path / "mine.jsonl"
+    monkeypatch.setattr(sys, "argv", ["shuffled.py", str(copy / "comparisons.jsonl"), str(mine)])
+    shuffled.main()
+    pairs = [r for r in read_comparisons(mine) if r["split"] == "train"]
+    assert len(pairs) == sum(math.comb(len(r["ids"]), 2) for r in records if r["split"] == "train")
+    assert all(len(r["ids"]) == 2 and r["ranking"] == [0, 1] for r in pairs)
+    (copy / "comparisons.jsonl").unlink()
+    call(reward, copy, f"--comparisons {mine}")
     assert not (copy / "comparisons.jsonl").exists()
-    assert len(log(copy, "reward")[0]) > whole / 6 * 4          # many more elements in one pass
-    call(dpo, copy, f"--comparisons {tmp_path / 'mine.jsonl'} --eval-prompts 5 {SHORT}")
+    assert len(log(copy, "reward")[0]) == math.ceil(len(pairs) / 6)       # each an element
+    call(dpo, copy, f"--comparisons {mine} {SHORT}")
 
 
 def test_contrasting_pairs_stand_among_the_comparisons(copy):
-    call(reward, copy, f"--contrast 5 --prompts 10 --heldout-prompts 5 {SHORT}")
-    records = [json.loads(line) for line in (copy / "comparisons.jsonl").read_text().splitlines()]
-    pairs = [r for r in records if r["labeler"] == "contrast"]
+    call(asking, copy, f"--contrast 5 --prompts 10 --heldout-prompts 5 {SHORT}")
+    pairs = [r for r in read_comparisons(copy / "comparisons.jsonl") if r["labeler"] == "contrast"]
     assert len(pairs) == 5
     for pair in pairs:
         better, worse = (pair["responses"][i] for i in pair["ranking"])
         assert better != worse and pair["split"] == "train"
-    assert 0 < log(copy, "reward")[1]["accuracy_gold"] < 1
-
-
-def test_a_person_can_be_the_labeler(copy, monkeypatch):
-    keys = iter(["x", "1", "2", *"1" * 30])
-    monkeypatch.setattr("builtins.input", lambda question: next(keys))
-    call(reward, copy, f"--label {SHORT}")
-    records = [json.loads(line) for line in (copy / "labels.jsonl").read_text().splitlines()]
-    assert 15 < len(records) <= 20 and {r["labeler"] for r in records} == {"person"}
-    call(reward, copy, f"--comparisons {copy / 'labels.jsonl'} {SHORT}")
-    assert 0 <= log(copy, "reward")[1]["accuracy_labels"] <= 1
-
-
-def test_labels_survive_an_interrupt(copy, monkeypatch):
-    keys = iter("112")
-
-    def leave(question):
-        if key := next(keys, None):
-            return key
-        raise EOFError
-    monkeypatch.setattr("builtins.input", leave)
-    with pytest.raises(SystemExit) as end:
-        call(reward, copy, f"--label {SHORT}")
-    assert end.value.code == 130
-    assert len((copy / "labels.jsonl").read_text().splitlines()) == 3
+    call(reward, copy)
+    assert 0 < log(copy, "reward")[1]["accuracy_labels"] < 1
 
 
 # --- bad input: one line that says what and where, status 1, and what was there stays -------------
@@ -264,10 +272,11 @@ LITTLE = "--documents 50 --demonstrations 320"     # for sft.py, which reads the
 
 
 @pytest.mark.parametrize("module, missing, made_by", [
-    (sft, "base.pt", "sft.py --stage pretrain"), (reward, "sft.pt", "sft.py"),
+    (sft, "base.pt", "sft.py --stage pretrain"), (compare, "sft.pt", "sft.py"),
+    (reward, "sft.pt", "sft.py"), (reward, "comparisons.jsonl", "compare.py"),
     (ppo, "sft.pt", "sft.py"), (ppo, "reward.pt", "reward.py"),
     (dpo, "sft.pt", "sft.py"),
-    (dpo, "comparisons.jsonl", "reward.py"), (evaluation, "sft.pt", "sft.py --stage sft")])
+    (dpo, "comparisons.jsonl", "compare.py"), (evaluation, "sft.pt", "python sft.py")])
 def test_a_missing_earlier_stage_is_named_with_its_command(copy, module, missing, made_by):
     (copy / missing).unlink()
     refused(module, copy, LITTLE if module is sft else "", f"{copy}/{missing}", made_by)
@@ -315,7 +324,7 @@ def test_comparisons_longer_than_the_context_are_left_out_and_named(copy, capsys
     path = copy / "comparisons.jsonl"
     endless = {"prompt": "Tell me a story.", "responses": ["Yes.", "and " * 200], "ranking": [0, 1]}
     path.write_text(json.dumps(endless) + "\n" + path.read_text())
-    call(dpo, copy, f"--eval-prompts 5 {SHORT}")
+    call(dpo, copy, SHORT)
     assert ("1 comparisons are longer than the context of 128 tokens and left out; the first: "
             f"{path}:1") in capsys.readouterr().out
     path.write_text(json.dumps(endless) + "\n")
@@ -339,34 +348,80 @@ def test_end_of_text_written_in_a_text_does_no_harm(copy):
     path = copy / "comparisons.jsonl"
     odd = {"prompt": "<|endoftext|>?", "responses": ["No.<|endoftext|> A.", "X"], "ranking": [0, 1]}
     path.write_text(json.dumps(odd) + "\n" + path.read_text())
-    call(dpo, copy, f"--eval-prompts 5 {SHORT}")
-    gpt, tokenizer = load_gpt(copy / "dpo.pt", "")
+    call(dpo, copy, SHORT)
+    gpt, tokenizer = load_gpt(copy / "dpo.pt")
     texts = ["<|endoftext|>", b"caf\xe9".decode(errors="surrogateescape"), MOON, ""]
     answers = respond(gpt, tokenizer, texts, 8)
     assert all(1 <= len(ids) <= 8 for ids in answers)
 
 
-def test_one_prompt_is_answered_from_the_command_line(copy, capsys):
+# --- the chat -------------------------------------------------------------------------------------
+
+
+def talk(out, monkeypatch, lines=(), flags=()):
+    """Lines typed into a chat that then has no more input."""
+    lines = iter(lines)
+
+    def type_next(question):
+        if (line := next(lines, None)) is None:
+            raise EOFError
+        return line
+    monkeypatch.setattr("builtins.input", type_next)
+    monkeypatch.setattr(sys, "argv", ["chat.py", str(out / "ppo.pt"), "--max-new-tokens", "8",
+                                      *flags])
+    run(chat.main)
+
+
+def test_one_prompt_is_answered_from_the_command_line(copy, monkeypatch, capsys):
     for prompt in (MOON, "<|endoftext|>", b"caf\xe9 \xff".decode(errors="surrogateescape")):
-        sys.argv = ["model.py", str(copy / "ppo.pt"), "--prompt", prompt, "--max-new-tokens", "8"]
-        plumbing.run(model.main)
+        talk(copy, monkeypatch, flags=["--prompt", prompt])
         assert capsys.readouterr().out.endswith("\n")
 
 
-def test_a_prompt_longer_than_the_context_is_refused(copy):
-    sys.argv = ["model.py", str(copy / "ppo.pt"), "--prompt", "cows eat grass " * 100]
-    with pytest.raises(SystemExit, match="^error: a prompt has .* shorten it.*$"):
-        plumbing.run(model.main)
+def test_a_chat_answers_every_line_until_an_empty_one(copy, monkeypatch, capsys):
+    """At temperature 0 the same question gets the same answer: lines are prompts of their own."""
+    talk(copy, monkeypatch, [MOON, "What do cows eat?", MOON, "", MOON], ["--temperature", "0"])
+    told, *answers = capsys.readouterr().out.splitlines()
+    assert "an empty line ends the chat" in told
+    assert len(answers) == 3 and answers[0] == answers[2]
+
+
+def test_a_line_longer_than_the_context_is_answered_with_why_and_the_chat_goes_on(
+        copy, monkeypatch, capsys):
+    talk(copy, monkeypatch, ["cows eat grass " * 100, MOON])
+    _, long, *answer = capsys.readouterr().out.splitlines()
+    assert "tokens, the model's context 128; say it shorter" in long
+    assert answer and "say it shorter" not in answer[0]
+
+
+@pytest.mark.parametrize("flags, named", [
+    (["--temperature", "-1"], "--temperature -1"), (["--temperature", "1e-40"], "--temperature"),
+    (["--prompt"], "--prompt"), (["--resume"], "--resume")])
+def test_a_flag_of_the_chat_that_is_wrong_is_named(copy, monkeypatch, flags, named):
+    with pytest.raises(SystemExit) as stop:
+        talk(copy, monkeypatch, flags=flags)
+    assert stop.value.code.startswith("error: ") and named in stop.value.code
+
+
+def test_a_chat_without_a_checkpoint_says_how_to_name_one(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["chat.py"])
+    with pytest.raises(SystemExit, match="^error: name a checkpoint: python chat.py out/ppo.pt$"):
+        run(chat.main)
+
+
+# --- flags, disks, interrupts ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module, flags, named", [
-    (reward, "--k 1", "--k"), (reward, "--k -2", "--k"), (reward, "--prompts 0", "--prompts"),
+    (compare, "--k 1", "--k"), (compare, "--k -2", "--k"), (compare, "--prompts 0", "--prompts"),
     (reward, "--lr -1", "--lr"), (ppo, "--beta -0.1", "--beta"), (ppo, "--beta nan", "--beta"),
     (ppo, "--clip 0", "--clip"), (ppo, "--minibatch 64 --episodes 32", "--minibatch"),
     (ppo, "--minibatch 0", "--minibatch"), (ppo, "--iterations 0", "--iterations"),
     (ppo, "--max-new-tokens 0", "--max-new-tokens"), (dpo, "--beta 0", "--beta"),
     (dpo, "--beta -1", "--beta"), (dpo, "--epochs 0", "--epochs"), (sft, "--stage pre", "--stage"),
-    (sft, "--stage pretrain --block-size 64", "--block-size 64"),
+    (sft, "--stage pretrain --n-layer 1001", "--n-layer is 1000 at most"),
+    (sft, "--stage pretrain --block-size 20000", "--block-size is 16384 at most"),
+    (sft, "--stage pretrain --n-head 5", "--n-head 5"), (sft, "--n-layer 2", "--n-layer"),
     (sft, "--batch 0", "--batch"), (sft, "--epochs 1.5", "--epochs"), (sft, "--lr fast", "--lr"),
     (sft, "--demonstration 10", "--demonstration"), (dpo, "--betta 1", "--betta"),
     (dpo, "--device tpu9", "--device"),
@@ -376,17 +431,25 @@ def test_a_flag_that_is_unknown_misspelt_or_out_of_range_is_named(copy, module, 
 
 
 def test_an_answer_on_the_few_shot_page_ends_with_its_line_or_its_text(copy, monkeypatch):
-    gpt, tokenizer = load_gpt(copy / "base.pt", "", "cpu")
+    gpt, tokenizer = load_gpt(copy / "base.pt")
     line, text = tokenizer.encode("\n"), [tokenizer.eot]
     given = [tokenizer.encode("Grass.") + end for end in (line, text + tokenizer.encode("So"), [])]
-    monkeypatch.setattr(sft, "rows_cached", lambda *_: 2)          # two batches
+    monkeypatch.setattr(evaluation, "count_cached_rows", lambda *_: 2)          # two batches
 
     def fake(model, prompts, *_):
         rows = [given.pop(0) for _ in prompts]
         return [torch.tensor(row) for row in rows], [torch.ones(len(row)) for row in rows]
-    monkeypatch.setattr(sft, "sample", fake)
-    assert sft.few_shot_answers(gpt, tokenizer, ["What do cows eat?"] * 3, 9) == [
+    monkeypatch.setattr(evaluation, "sample", fake)
+    assert evaluation.few_shot_answers(gpt, tokenizer, ["What do cows eat?"] * 3, 9) == [
         ("Grass.", True), ("Grass.", True), ("Grass.", False)]
+
+
+def test_a_context_that_does_not_hold_the_few_shot_page_is_named(copy):
+    _, tokenizer = load_gpt(copy / "base.pt")
+    gpt = GPT(GPTConfig(tokenizer.vocab_size, block_size=48, n_layer=1, n_head=2, n_embd=8))
+    save(copy / "base.pt", gpt, gpt.config, tokenizer)
+    refused(evaluation, copy, f"--prompts 5 --probes 1 {SHORT}", "the few-shot page and a question",
+            "a context of 48", "--block-size")
 
 
 def test_help_names_every_flag_with_its_default(copy, capsys):
@@ -398,51 +461,40 @@ def test_help_names_every_flag_with_its_default(copy, capsys):
 
 @pytest.mark.parametrize("module, flags", [
     (sft, f"--lr 1e30 {LITTLE}"),
-    (reward, f"--lr 1e30 --prompts 20 --heldout-prompts 5 {SHORT}"),
-    (ppo, f"--lr 1e30 --iterations 5 --episodes 16 --minibatch 4 --eval-prompts 5 {SHORT}"),
-    (dpo, f"--lr 1e30 --epochs 2 --eval-prompts 5 {SHORT}")])
+    (reward, "--lr 1e30"),
+    (ppo, f"--lr 1e30 --iterations 5 --episodes 16 --minibatch 4 {SHORT}"),
+    (dpo, f"--lr 1e30 --epochs 2 {SHORT}")])
 def test_a_number_that_is_not_finite_stops_the_run_and_names_the_step(copy, module, flags):
     refused(module, copy, flags, "not finite at step", "learning rates")
 
 
 def test_a_full_disk_is_named_and_leaves_the_old_checkpoint(copy):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for limit, named in ((60_000, "dpo.pt"), (100, "--out")):  # room for the metrics, then none
+    for limit, named in ((60_000, "dpo.pt: could not be written"),     # room for the metrics
+                         (100, "room on the disk")):                   # and none
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
-            refused(dpo, copy, f"--eval-prompts 5 {SHORT}", named)
+            refused(dpo, copy, SHORT, named)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_leaves_the_old_comparisons(copy):
-    before = (copy / "comparisons.jsonl").read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    try:
-        with pytest.raises(SystemExit, match="comparisons.jsonl: could not be written"):
-            call(reward, copy, f"--prompts 20 --heldout-prompts 5 {SHORT}")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (copy / "comparisons.jsonl").read_bytes() == before
 
 
 def test_an_output_folder_that_cannot_be_made_is_named(copy):
     (copy / "file").write_text("")
     with pytest.raises(SystemExit, match="^error: .*/file.*; check the path"):
-        call(sft, copy / "file", "--stage pretrain --documents 60 --steps 1 --pretrain-batch 2")
+        call(sft, copy / "file", "--stage pretrain --documents 60 --steps 1 --batch 2")
 
 
 def test_an_interrupt_exits_with_130_and_leaves_the_old_checkpoint(copy, monkeypatch, capsys):
     before = (copy / "dpo.pt").read_bytes()
-    loss_of = dpo.loss_of
+    dpo_loss = dpo.dpo_loss
 
     def interrupted(*args):
         os.kill(os.getpid(), signal.SIGINT)
-        return loss_of(*args)
+        return dpo_loss(*args)
 
-    monkeypatch.setattr(dpo, "loss_of", interrupted)
+    monkeypatch.setattr(dpo, "dpo_loss", interrupted)
     with pytest.raises(SystemExit) as stop:
-        call(dpo, copy, f"--eval-prompts 5 {SHORT}")
+        call(dpo, copy, SHORT)
     assert stop.value.code == 130 and (copy / "dpo.pt").read_bytes() == before
-    assert "run the same command" in capsys.readouterr().err
+    assert "the same command with --resume goes on" in capsys.readouterr().err

@@ -4,10 +4,10 @@ each with a taste of its own, biases and noise.
 A labeler sees the true utility through its taste (a weight for each term of the breakdown), its
 biases and fresh noise for every answer, and ranks by what it sees. Nearly all see a clear
 difference, half a slight one. The noise is set so that two training labelers agree on about 72.6 %
-of the pairs that a run of reward.py makes, and two held-out ones on about 77.3 %
+of the pairs that a run of compare.py makes, and two held-out ones on about 77.3 %
 (arXiv 2203.02155, section 3.4).
 
-    python -m data.labelers     a prompt, its answers, what they are worth,
+    python -m data.world.labelers     a prompt, its answers, what they are worth,
                                 and how several labelers rank them
 """
 
@@ -17,11 +17,12 @@ import math
 import random
 from dataclasses import dataclass
 
-from data.utility import TERMS, breakdown
-from data.world import demonstrate, prompts
+from data.world.utility import TERMS, breakdown
+from data.world.text import demonstrate, make_prompts
+from tools.flags import run
 
 # standard logistic noise times this, in units of utility, decides between two answers
-NOISE = {"train": 0.92, "held-out": 0.7}
+NOISE = {"train": 0.92, "held-out": 0.78}
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,9 @@ class Labeler:
         return sorted(range(len(answers)), key=lambda i: -seen[i])
 
 
-def pool(group, biases=Biases(), fold=-1, n=20):
+def make_labelers(group, biases=Biases(), n=20):
     """The n labelers of 'train' or 'held-out'. They differ in what they care about
-    and in how careful they are. fold, 0 to 4: that fifth of the training labelers is held out."""
-    if fold >= 0:
-        return [labeler for i, labeler in enumerate(pool("train", biases, n=n))
-                if (i % 5 == fold) == (group == "held-out")]
+    and in how careful they are."""
     rng = random.Random(f"labelers {group}")
     return [Labeler(f"{group} {i}", {term: rng.uniform(0.5, 1.5) for term in TERMS},
                     NOISE[group] * rng.uniform(0.5, 1.5), biases)
@@ -82,21 +80,21 @@ class Person:
 
         def compare(i, j):
             print(f"  1  {answers[i][0]}\n  2  {answers[j][0]}")
-            while (key := ask("which is better, 1 or 2? ")) not in ("1", "2"):
+            while (key := ask_key("which is better, 1 or 2? ")) not in ("1", "2"):
                 pass
             return -1 if key == "1" else 1
         shuffled = rng.sample(range(len(answers)), len(answers))   # the first is a demonstration
         return sorted(shuffled, key=functools.cmp_to_key(compare))
 
 
-def ask(question):
+def ask_key(question):
     try:
         return input(question).strip()
     except EOFError:
         raise KeyboardInterrupt from None
 
 
-def agreement(labelers, judged, rng):
+def measure_agreement(labelers, judged, rng):
     """The share of pairs of answers on which two labelers, drawn for each prompt, agree.
 
     judged: [(prompt, [(answer, ended), ...]), ...]
@@ -113,17 +111,17 @@ def agreement(labelers, judged, rng):
 
 def main():
     rng = random.Random(0)
-    for prompt in prompts(3, "eval"):
+    for prompt in make_prompts(3, "eval"):
         answers = list(dict.fromkeys(demonstrate(rng, prompt) for _ in range(8)))[:5]
         print(f"\n{prompt.text}")
         for i, answer in enumerate(answers):
             terms = {term: round(value, 2)
                      for term, value in breakdown(prompt, answer).items() if value}
             print(f"  {i}  {sum(terms.values()):5.2f}  {answer}\n            {terms}")
-        for labeler in pool("train")[:3] + pool("held-out")[:2]:
+        for labeler in make_labelers("train")[:3] + make_labelers("held-out")[:2]:
             ranking = labeler.rank(prompt, [(answer, True) for answer in answers], rng)
             print(f"  {labeler.name:12} ranks {' > '.join(map(str, ranking))}")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,20 +1,22 @@
-"""The small world's prompts in three splits, how labelers answer them, and the documents that the
-base model reads.
+"""The small world's text: prompts in three splits, how labelers answer them, and the documents that
+the base model reads.
 
 Training, validation and evaluation prompts never share a text: `split` decides by a hash of it.
 
-    python -m data.world        a page of each kind of text
+    python -m data.world.text        a page of each kind of text
 """
 
 import hashlib
 import random
 from functools import cache
 
-from data.facts import (ANIMALS, CITIES, FOODS, NAMES, RELATIONS, THINGS, TOPICS, parse,
-                        sentences, tidy)
-from data.tasks import (GROUPS, TASKS, a_fact, brainstorm, closed_qa, draw, explain, hero, members,
-                        note, opinion, politely, say, summarise, sums, tale, why_question)
-from data.utility import FILLER
+from data.world.facts import (ANIMALS, CITIES, FOODS, NAMES, RELATIONS, THINGS, TOPICS, parse,
+                              sentences, tidy)
+from data.world.tasks import (GROUPS, TASKS, a_fact, brainstorm, closed_qa, draw, explain, hero,
+                              members, note, opinion, politely, say, summarise, sums, tale,
+                              why_question)
+from data.world.utility import FILLER
+from tools.flags import run
 
 MOON = "Explain the moon landing to a 6 year old."
 
@@ -29,9 +31,10 @@ def split(text):
     return "train" if bucket < 75 else "valid" if bucket < 85 else "eval"
 
 
-def prompts(n, which, seed=0):
+def make_prompts(n, which, seed=0):
     """n prompts of one split. For 'valid' and 'eval' no text comes twice, and 'eval' begins
     with the moon landing."""
+    # differs from the paper: SFT, comparisons and PPO take the first prompts of one list
     rng, found = random.Random(f"{which} {seed}"), {}
     if which == "eval":
         found[MOON] = explain(rng, "the moon landing", "explain {} to a 6 year old.")
@@ -42,7 +45,7 @@ def prompts(n, which, seed=0):
     return list(found.values())
 
 
-def probes(task, n, seed=0):
+def make_probes(task, n, seed=0):
     """Up to n different evaluation prompts of one task, for measuring one behaviour."""
     rng, found = random.Random(f"probes {seed}"), {}
     for _ in range(20 * n):
@@ -53,7 +56,7 @@ def probes(task, n, seed=0):
 
 
 @cache
-def openings():
+def list_openings():
     rng = random.Random("openings")
     return {tuple(draw(rng).text.split()[:2]) for _ in range(5000)}
 
@@ -62,7 +65,7 @@ def lists_prompts(answer):
     """Whether an answer merely goes on with another prompt: its first line opens like one
     and is no answer's sentences."""
     line = answer.strip().partition("\n")[0]
-    return tuple(line.split()[:2]) in openings() and not all(map(parse, sentences(line)))
+    return tuple(line.split()[:2]) in list_openings() and not all(map(parse, sentences(line)))
 
 
 # --- labelers' demonstrations ---------------------------------------------------------------------
@@ -72,8 +75,8 @@ RUDE = ["do it yourself.", "that is a stupid question."]
 
 
 SKILLS = ["careful", "terse", "rambling", "careless", "pleaser", "rude"]
-LABELERS = [54, 14, 14, 7, 6, 5]        # who writes demonstrations, in percent
-ANYBODY = [45, 20, 10, 12, 5, 8]        # who answers on the internet
+LABELERS = [52, 15, 14, 7, 6, 6]        # who writes demonstrations, in percent
+ANYBODY = [26, 24, 14, 14, 6, 16]       # who answers on the internet
 
 
 def demonstrate(rng, prompt, who=LABELERS):
@@ -95,10 +98,10 @@ def demonstrate(rng, prompt, who=LABELERS):
     return " ".join([prompt.good] + [tidy(line) for line in rng.sample(extra, rng.randint(1, 3))])
 
 
-def demonstrations(n, seed=0, which="train"):
+def make_demonstrations(n, seed=0, which="train"):
     """-> a list of (prompt, answer)."""
     rng = random.Random(f"demonstrations {seed}")
-    return [(prompt, demonstrate(rng, prompt)) for prompt in prompts(n, which, seed)]
+    return [(prompt, demonstrate(rng, prompt)) for prompt in make_prompts(n, which, seed)]
 
 
 # --- documents: what the base model reads ---------------------------------------------------------
@@ -171,7 +174,7 @@ DOCUMENTS = [(9, prompt_list), (16, encyclopaedia), (5, stories), (14, song),
              (40, questions_and_answers), (4, thread), (12, arithmetic)]
 
 
-def documents(n, seed=0):
+def make_documents(n, seed=0):
     """n documents as strings."""
     rng = random.Random(f"documents {seed}")
     return [make_one(rng) for make_one in
@@ -189,4 +192,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,5 +1,5 @@
-"""The true utility of an answer. Training never sees it, unless --reward gold says so; evaluation
-does, and the simulated labelers see it through their tastes, their biases and their noise.
+"""The true utility of an answer. Training never sees it; evaluation does, and the simulated
+labelers see it through their tastes, their biases and their noise.
 
     gold(prompt, answer, ended) = sum of breakdown(prompt, answer, ended)
 """
@@ -8,7 +8,7 @@ import math
 import re
 from functools import cache
 
-from data.facts import FACTS, parse, sentences
+from data.world.facts import FACTS, parse, sentences
 
 RUDE = ("is stupid", "an ugly face", "do it yourself", "a stupid question")
 FILLER = ("what a good question", "i am happy to help you", "i like to talk about this",
@@ -28,7 +28,7 @@ def contains(text, phrase):
 
 
 def breakdown(prompt, answer, ended=True):
-    """A prompt (data.tasks.Prompt), an answer without its end-of-text token, and whether it
+    """A prompt (data.world.tasks.Prompt), an answer without its end-of-text token, and whether it
     had one -> {term: value}.
 
     task      0 .. 3    the share of what was asked for that the answer contains
@@ -85,10 +85,10 @@ def is_right(prompt, answer, ended=True):
     return terms["task"] == 3 and not any(terms[t] for t in TERMS if t not in ("task", "length"))
 
 
-def assess(asked, responses, tokenizer):
-    """Response ids, one response a prompt -> their mean true utility and the share of those that
+def assess(prompts, responses, tokenizer):
+    """Response ids, one response per prompt -> their mean true utility and the share of those that
     are right. For logs and evaluation, never for training."""
     judged = [(p, tokenizer.decode(ids), ids[-1] == tokenizer.eot)
-              for p, ids in zip(asked, responses)]
+              for p, ids in zip(prompts, responses)]
     return dict(gold=sum(gold(*one) for one in judged) / len(judged),
                 right=sum(is_right(*one) for one in judged) / len(judged))

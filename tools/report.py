@@ -1,8 +1,8 @@
 """What eval.py found, shown: tables, five prompts answered by every model, figures.
 
-    python report.py                            out/results.json, answers.jsonl, metrics/ again;
+    python -m tools.report                      out/results.json, answers.jsonl, metrics/ again;
                                                 with matplotlib, out/figures/*.png
-    python report.py --seeds out,out-1,out-2    tables over several runs, in Markdown
+    python -m tools.report --seeds out,out-1,out-2    tables over several runs, in Markdown
 """
 
 import json
@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from plumbing import check, fail, flags, run
+from tools.flags import check, fail, read_flags, run
 
 NAMES = {"base": "base", "base_few_shot": "base, few-shot page", "sft": "SFT", "ppo": "PPO",
          "ppo_ptx": "PPO-ptx", "dpo": "DPO"}                              # columns of the tables
@@ -23,7 +23,7 @@ COLUMNS = {"right": "right, temperature 1", "right_07": "right, temperature 0.7"
            "invented": "invents", "agrees_with_false": "agrees with false", "rude": "rude",
            "withheld": "withholds", "lists_prompts": "lists prompts",
            "lm_loss": "pretraining loss", "few_shot": "few-shot exact"}   # their rows
-PROBES = {"reads_wrong": "its wrong variant",
+READINGS = {"reads_wrong": "its wrong variant",
           "reads_same_kind": "one to another prompt of its kind",
           "reads_other": "one to a prompt of another kind",
           "reads_frequent": "the policy's most frequent answer", "reads_terse": "the terse one"}
@@ -38,32 +38,88 @@ class Config:
 # --- what the run left ----------------------------------------------------------------------------
 
 
-def read(path):
-    """The JSON lines of answers.jsonl or of a stage's metrics, [] if there is no such file. A
-    stopped run's last line may be cut."""
+def read_lines(path):
+    """The JSON lines of a file, [] if there is no such file. A stopped run's last line may be cut.
+    """
+    try:
+        written = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as e:
+        fail(f"{path} is damaged ({e}); delete it, or make it again")
+    *whole, last = written.split("\n")               # a whole line ends, so the last one is ""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    for i, line in enumerate([*whole, last] if last else whole, 1):
         try:
             lines.append(json.loads(line))
-        except ValueError:
-            break
+            assert type(lines[-1]) is dict
+        except (ValueError, RecursionError, AssertionError) as e:
+            if i > len(whole) and line.startswith("{") and isinstance(e, ValueError):
+                return lines
+            fail(f"{path}:{i} is damaged; delete the file, or make it again")
+    return lines
+
+
+def read_log(path):
+    """A stage's metrics: {"step": 0, ...}, {"step": 1, ...}, ..., the closing line has step -1."""
+    lines = read_lines(path)
+    for i, line in enumerate(lines, 1):
+        check(type(line.get("step")) is int and all(map(is_number, line.values())),
+              f"{path}:{i} is no line of a log (a \"step\" and other numbers); "
+              "delete the file, or make it again")
+    return lines
+
+
+def read_closing(out):
+    """-> {stage: the closing line of its metrics}, without stages that were stopped"""
+    logs = {path.stem: read_log(path) for path in (Path(out) / "metrics").glob("*.jsonl")}
+    return {stage: lines[-1] for stage, lines in logs.items() if lines and lines[-1]["step"] == -1}
+
+
+def read_answers(out):
+    """answers.jsonl: {"model", "prompt", "answer", "ended"}, and "kind", "gold", "right" where the
+    truth is known."""
+    path, lines = Path(out) / "answers.jsonl", read_lines(Path(out) / "answers.jsonl")
+    given = dict(model=str, prompt=str, answer=str, ended=bool)
+    known = dict(kind=str, right=bool)
+    for i, line in enumerate(lines, 1):
+        wrong = [key for key, kind in (given | known).items()
+                 if type(line.get(key)) is not kind and (key in given or key in line)]
+        check(not wrong, f"{path}:{i}: \"{' and '.join(wrong)}\" is not what eval.py writes; "
+                         f"python eval.py --out {out} makes it again")
     return lines
 
 
 def read_results(out):
-    """results.json: a dictionary a model, "rm", "seconds", "intervals"."""
+    """results.json: a dictionary per model, "rm", "seconds", "intervals"."""
     try:
-        results = json.loads((Path(out) / "results.json").read_text())
-        assert {"rm", "seconds", "intervals"} <= set(results), "keys are missing"
+        results = json.loads((Path(out) / "results.json").read_text(encoding="utf-8"))
+        assert type(results) is dict and {"rm", "seconds", "intervals"} <= set(results), (
+            "keys are missing")
+        for key in [*NAMES, "rm", "seconds"]:
+            check_numbers(results.get(key, {}), key)
+        assert type(results["intervals"]) is dict, "intervals"
+        for key in NAMES:
+            check_numbers(results["intervals"].get(key, {}), f"intervals of {key}", least=0)
         return results
-    except (OSError, ValueError, TypeError, AssertionError) as e:
+    except (OSError, ValueError, RecursionError, AssertionError) as e:
         fail(f"{out}/results.json: {e}; python eval.py --out {out} makes it")
 
 
-def last_line(path):
-    """The closing line of a stage's metrics, {} if it was stopped."""
-    lines = read(path)
-    return lines[-1] if lines and lines[-1].get("step") == -1 else {}
+def check_numbers(found, name, least=-math.inf):
+    """{key: number}, but a key that tells kinds of prompts apart holds {kind: number}."""
+    assert type(found) is dict, f"{name} is no object"
+    for key, value in found.items():
+        kinds = key.endswith("_by_kind")
+        assert not kinds or type(value) is dict, f"{key!r} of {name} is no object"
+        values = value.values() if kinds else [value]
+        assert all(is_number(x) and x >= least for x in values), f"{key!r} of {name} is no number"
+
+
+def is_number(value):
+    """No bool, no NaN, nothing that can not be drawn; float32 goes to 3e38."""
+    return (type(value) is int and abs(value) < 2 ** 53
+            or type(value) is float and abs(value) < 1e39)
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -73,7 +129,7 @@ def value_of(results, name, key, kind=None):
     """What results.json says of a model, or of its answers to one kind of prompt; None if nothing
     was counted."""
     found = results.get(name, {}).get(key)
-    return found.get(kind) if kind and found else found
+    return found if kind is None or found is None else found.get(kind)
 
 
 def kinds_of(results):
@@ -88,6 +144,11 @@ def mean_and_half(results, name, *which):
     return "-" if centre is None else f"{centre:.2f}" + (f" +- {half:.2f}" if half else "")
 
 
+def tell(key, value):
+    """What results.json says of the reward model: shares, and one slope."""
+    return f"{value:.2f}" if key == "length_slope" else f"{value:.1%}"
+
+
 def print_rows(title, rows, names, results):
     """rows: {label: the key, or the key and the kind}"""
     print("\n" + title.ljust(24) + "".join(name.rjust(15) for name in names))
@@ -98,7 +159,7 @@ def print_rows(title, rows, names, results):
 
 
 def print_table(results):
-    """A column a model, means with half of their 95 % intervals; then the reward model."""
+    """A column per model, means with half of their 95 % intervals; then the reward model."""
     names = [name for name in NAMES if name in results]
     print_rows("", {label: (key,) for key, label in COLUMNS.items()}, names, results)
     kinds = {kind: ("right_by_kind", kind) for kind in kinds_of(results)}
@@ -106,12 +167,12 @@ def print_table(results):
         print_rows("right at 0.7", kinds, names, results)
     rm = {key: value for key, value in results["rm"].items() if not isinstance(value, dict)}
     reads = {key: value for key, value in rm.items() if key.startswith("reads_")}
-    print("\n" + "\n".join(f"held-out pairs, {key}: {value:.1%}"
+    print("\n" + "\n".join(f"held-out pairs, {key}: {tell(key, value)}"
                            for key, value in rm.items() if key not in reads))
     if reads:
         print("\nthe reward model puts the careful answer above")
     for key, value in reads.items():
-        print(f"  {PROBES.get(key, key).ljust(36)}{value:.1%}")
+        print(f"  {READINGS.get(key, key).ljust(36)}{value:.1%}")
 
 
 def print_frequent(answers):
@@ -179,8 +240,9 @@ def print_seeds(folders):
     for key in common([run["rm"] for run in runs]):
         values = [run["rm"][key] for run in runs]
         if not isinstance(values[0], dict):
-            print(f"reward model, {key}: {statistics.mean(values):.1%} ± "
-                  f"{statistics.stdev(values):.1%}, lowest {min(values):.1%}")
+            mean, deviation, lowest = (tell(key, value) for value in (
+                statistics.mean(values), statistics.stdev(values), min(values)))
+            print(f"reward model, {key}: {mean} ± {deviation}, lowest {lowest}")
     print("seconds:", {stage: round(statistics.mean(run["seconds"][stage] for run in runs))
                        for stage in common([run["seconds"] for run in runs])})
 
@@ -194,12 +256,12 @@ def draw(out, results):
         import matplotlib
     except ImportError:
         print("\nno figures: pip install -r requirements-extra.txt, "
-              f"then python report.py --out {out}")
+              f"then python -m tools.report --out {out}")
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
     (out / "figures").mkdir(exist_ok=True)
-    logs = {path.stem: read(path) for path in (out / "metrics").glob("*.jsonl")}
+    logs = {path.stem: read_log(path) for path in (out / "metrics").glob("*.jsonl")}
     logs = {stage: [line for line in lines if line["step"] >= 0] for stage, lines in logs.items()}
 
     def save(figure, name):
@@ -212,8 +274,8 @@ def draw(out, results):
         figure, axes = plt.subplots(1, len(stages), figsize=(3 * len(stages), 2.6), squeeze=False)
         for axis, stage in zip(axes[0], stages):
             key = "score" if stage.startswith("ppo") else "loss"
-            axis.plot([line["step"] for line in logs[stage]], [line[key] for line in logs[stage]],
-                      linewidth=1)
+            lines = [line for line in logs[stage] if key in line]
+            axis.plot([line["step"] for line in lines], [line[key] for line in lines], linewidth=1)
             axis.set(title=stage, xlabel="step", ylabel=key)
         save(figure, "learning_curves")
 
@@ -221,20 +283,22 @@ def draw(out, results):
         figure, axis = plt.subplots(figsize=(5, 3.4))
         for key, style, label in (("score", ".", "reward model's score"),
                                   ("gold", "o-", "true utility")):
-            lines = [line for line in logs["ppo"] if key in line]
+            lines = [line for line in logs["ppo"] if {key, "kl"} <= set(line)]
             axis.plot([math.sqrt(max(0, line["kl"])) for line in lines],
                       [line[key] for line in lines], style, label=label)
         axis.set(xlabel="square root of the KL to SFT (nats)", title="PPO")
         axis.legend()
         save(figure, "ppo_score_and_utility")
 
-    names = [name for name in NAMES if name != "sft" and "win_gold" in results.get(name, {})]
+    names = [name for name in NAMES
+             if name != "sft" and {"win_gold", "win_labelers"} <= set(results.get(name, {}))]
     if names:
         figure, axis = plt.subplots(figsize=(5, 3.4))
         for offset, key, label in ((-0.2, "win_gold", "true utility"),
                                    (0.2, "win_labelers", "held-out labelers")):
             axis.bar([i + offset for i in range(len(names))], [results[n][key] for n in names],
-                     0.38, yerr=[results["intervals"][n][key] for n in names], label=label)
+                     0.38, yerr=[value_of(results["intervals"], n, key) or 0 for n in names],
+                     label=label)
         axis.axhline(0.5, color="grey", linewidth=0.8)
         axis.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
         axis.set(ylabel="win rate against SFT", ylim=(0, 1))
@@ -248,12 +312,12 @@ def draw(out, results):
 def show(out):
     results = read_results(out)
     print_table(results)
-    print_samples(read(Path(out) / "answers.jsonl"))
+    print_samples(read_answers(out))
     draw(Path(out), results)
 
 
 def main():
-    config = flags(Config, __doc__)
+    config = read_flags(__doc__, Config)
     folders = [folder.strip() for folder in config.seeds.split(",") if folder.strip()]
     check(len(folders) != 1, f"--seeds {config.seeds}: two folders or more, out,out-1")
     if folders:

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
+import compare
 import dpo
 import eval as evaluation
-import plumbing
 import ppo
 import reward
 import sft
 from conftest import call
-from data import comparisons, source
-from data.world import split
+from data import comparisons, files
+from data.world.text import split
 from model import GPT, GPTConfig, load_gpt, token_logprobs
 from reward import load_reward
+from tools.device import precision
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
@@ -47,9 +48,9 @@ def test_demonstrations_in_both_formats_by_line_and_as_array(tmp_path, array):
         {"prompt": a, "completion": "One."}, {"instruction": b, "input": "", "output": "Two."},
         {"instruction": d.split("\n")[0], "input": "1 and 2", "output": "3."},
         {"prompt": c, "completion": "Held out."}], array)
-    train = [(p.text, answer) for p, answer in source.demonstrations(path)]
+    train = [(p.text, answer) for p, answer in files.read_demonstrations(path)]
     assert train == [(a, "One."), (b, "Two."), (d, "3.")]
-    (heldout,) = source.demonstrations(path, which="valid")
+    (heldout,) = files.read_demonstrations(path, which="valid")
     assert (heldout[0].text, heldout[1]) == (c, "Held out.")
 
 
@@ -60,7 +61,7 @@ def test_three_formats_of_preferences(tmp_path):
         {"instruction": "B", "input": "b", "output": "?", "chosen": "good", "rejected": "bad"},
         {"chosen": said + " Me.", "rejected": said + " Go away."},
         {"prompt": "C", "responses": ["x", "y", "z"], "ranking": [2, 0, 1]}])
-    found = [row[1:4] for row in source.rankings(path)]
+    found = [row[1:4] for row in files.read_rankings(path)]
     assert found == [("A", ["good", "bad"], [0, 1]), ("B\nb", ["good", "bad"], [0, 1]),
                      (said.strip("\n"), ["Me.", "Go away."], [0, 1]),
                      ("C", ["x", "y", "z"], [2, 0, 1])]
@@ -70,7 +71,8 @@ def test_documents_stand_between_lines_of_end_of_text(tmp_path):
     path = tmp_path / "d.txt"
     path.write_bytes(b"\xef\xbb\xbfOne.\r\nMore.\r\n<|endoftext|>\r\n" +
                      b"<|endoftext|>\n".join(b"Text %d.\n" % i for i in range(40)))
-    train, heldout = source.documents(str(path)), source.documents(str(path), which="held-out")
+    train, heldout = (files.read_documents(str(path), which=which)
+                      for which in ("train", "held-out"))
     assert heldout == ["One.\nMore.", "Text 19.", "Text 39."]
     assert train[:2] == ["Text 0.", "Text 1."] and len(train) == 38
 
@@ -84,13 +86,13 @@ def test_a_wrong_record_is_refused_with_its_place_and_reason(tmp_path, row, reas
     path = written(tmp_path / "d.jsonl", [{"prompt": "a", "completion": "b"}, row], array)
     place = f"{path}, record 2" if array else f"{path}:2"
     with pytest.raises(SystemExit, match=f"{re.escape(place)}: .*{reason}"):
-        source.demonstrations(path)
+        files.read_demonstrations(path)
 
 
 def test_equal_answers_are_no_preference(tmp_path, capsys):
     rows = [{"prompt": "A", "chosen": "x", "rejected": rejected} for rejected in "xy"]
     path = written(tmp_path / "c.jsonl", rows)
-    assert [row[0] for row in source.rankings(path)] == [f"{path}:2"]
+    assert [row[0] for row in files.read_rankings(path)] == [f"{path}:2"]
     assert f"1 pairs of equal answers left out; the first: {path}:1" in capsys.readouterr().out
 
 
@@ -98,7 +100,7 @@ def test_own_preferences_are_split_by_the_hash_of_their_prompt(tmp_path, out):
     rows = [{"prompt": text, "chosen": "Yes.", "rejected": "No."}
             for which in ("train", "valid") for text in texts(which, 3)]
     found = comparisons.read(written(tmp_path / "c.jsonl", rows),
-                             load_gpt(out / "sft.pt", "")[1], 128)
+                             load_gpt(out / "sft.pt")[1], 128)
     assert [len(found[which]) for which in ("train", "valid")] == [3, 3]
 
 
@@ -119,7 +121,7 @@ def own(tmp_path_factory):
     d, s, c = (folder / name for name in ("d.txt", "s.jsonl", "c.jsonl"))
     out, short = folder / "out", "--max-new-tokens 12"
     call(sft, out, f"--stage pretrain --documents {d} --vocab-size 512 --steps 200 "
-                   "--pretrain-batch 8 --n-layer 1 --n-head 2 --n-embd 32")
+                   "--batch 8 --n-layer 1 --n-head 2 --n-embd 32")
     call(sft, out, f"--documents {d} --demonstrations {s} --epochs 12")
     call(reward, out, f"--comparisons {c} --demonstrations {s} --epochs 6")
     call(ppo, out, f"--prompts {s} --documents {d} --ptx 0.1 --iterations 2 --episodes 8 "
@@ -143,14 +145,9 @@ def test_own_data_through_every_stage(own):
     assert all(split(row["prompt"]) != "train" for row in answers)
 
 
-def test_a_reward_of_the_world_is_refused_for_own_prompts(own):
-    with pytest.raises(SystemExit, match="--reward gold only knows the small world"):
-        call(ppo, own, f"--reward gold --prompts {own.parent / 's.jsonl'}")
-
-
 def test_labelers_do_not_rank_own_prompts(own):
-    with pytest.raises(SystemExit, match="--prompts with a file needs --label"):
-        call(reward, own, f"--prompts {own.parent / 's.jsonl'}")
+    with pytest.raises(SystemExit, match="--prompts with a file needs --me"):
+        call(compare, own, f"--prompts {own.parent / 's.jsonl'}")
 
 
 def test_text_of_the_small_world_is_not_mixed_with_own_prompts(own):
@@ -164,18 +161,18 @@ def test_preferred_answers_score_zero_where_there_are_no_demonstrations(own, tmp
     shutil.copy(own / "sft.pt", tmp_path)
     path = own.parent / "c.jsonl"
     call(reward, tmp_path, f"--comparisons {path}")
-    model, (_, tokenizer) = load_reward(tmp_path / "reward.pt"), load_gpt(own / "sft.pt", "")
+    model, (_, tokenizer) = load_reward(tmp_path / "reward.pt"), load_gpt(own / "sft.pt")
     items = comparisons.read(path, tokenizer, 128)["train"]
     scores = reward.score_all(model, [(prompt, best) for prompt, (best, _) in items], "cpu")
-    assert sum(scores) / len(scores) == pytest.approx(0, abs=1e-4)
+    assert scores.mean() == pytest.approx(0, abs=1e-4)
 
 
 def test_a_person_labels_own_prompts(own, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda question: "1")
     path = own.parent / "s.jsonl"
-    call(reward, own, f"--label --prompts {path} --max-new-tokens 12")
+    call(compare, own, f"--me --prompts {path} --max-new-tokens 12")
     labels = [json.loads(line) for line in (own / "labels.jsonl").read_text().splitlines()]
-    known = {p.text for p in source.prompts(str(path), "train")}
+    known = {p.text for p in files.read_prompts(str(path), "train")}
     assert labels and {label["prompt"] for label in labels} <= known
 
 
@@ -187,45 +184,16 @@ def test_a_text_shorter_than_a_window_is_refused(tmp_path):
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the real data")
 def test_real_files():
-    stories = [source.documents(str(REAL / "tinystories-sample.txt"), which=which)
+    stories = [files.read_documents(str(REAL / "tinystories-sample.txt"), which=which)
                for which in ("train", "held-out")]
     assert [len(found) for found in stories] == [2201, 116]
     place = str(REAL / "instruction-data-with-preference.json")
-    demos = [source.demonstrations(place, which=which) for which in ("train", "valid")]
+    demos = [files.read_demonstrations(place, which=which) for which in ("train", "valid")]
     assert sum(map(len, demos)) == 1100
-    assert len(list(source.rankings(place))) == 1100 - 6                   # six are equal
+    assert len(list(files.read_rankings(place))) == 1100 - 6                   # six are equal
 
 
-# --- microbatches and precision -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("module, name, flags", [
-    (sft, "sft", "--documents 50 --demonstrations 64 --epochs 1 --mix 0.5"),
-    (ppo, "ppo", "--iterations 2 --episodes 8 --minibatch 4 --prompts 20 --eval-prompts 4 "
-                 "--max-new-tokens 12"),
-    (ppo, "ppo_ptx", "--ptx 1 --iterations 2 --episodes 8 --minibatch 8 --prompts 20 "
-                     "--eval-prompts 4 --max-new-tokens 12 --documents 60"),
-    (dpo, "dpo", "--eval-prompts 4 --max-new-tokens 12")])
-def test_microbatches_add_up_to_the_same_gradient(copy, module, name, flags):
-    """Loss and norm of the gradient agree in the first step but for rounding."""
-    logs = []
-    for size in (0, 3):
-        call(module, copy, f"{flags} --microbatch {size}")
-        lines = [json.loads(x) for x in (copy / f"metrics/{name}.jsonl").read_text().splitlines()]
-        logs.append(lines[0])
-    for key in ("loss", "norm", "policy_loss", "value_loss"):
-        if key in logs[0]:
-            assert logs[0][key] == pytest.approx(logs[1][key], rel=1e-3, abs=1e-5), key
-
-
-def test_the_reward_models_microbatches_add_up(copy):
-    logs = []
-    for size in (0, 7):
-        call(reward, copy, f"--comparisons {copy / 'comparisons.jsonl'} --microbatch {size}")
-        lines = (copy / "metrics/reward.jsonl").read_text().splitlines()
-        logs.append([json.loads(line) for line in lines][0])
-    for key in ("loss", "norm"):
-        assert logs[0][key] == pytest.approx(logs[1][key], rel=1e-3)
+# --- precision ------------------------------------------------------------------------------------
 
 
 def test_blocks_in_bfloat16_heads_and_log_probs_in_float32(monkeypatch):
@@ -235,7 +203,7 @@ def test_blocks_in_bfloat16_heads_and_log_probs_in_float32(monkeypatch):
     exact = gpt(tokens)
     kinds = []
     gpt.transformer.h[0].mlp.c_fc.register_forward_hook(lambda *a: kinds.append(a[2].dtype))
-    monkeypatch.setitem(plumbing.blocks, "dtype", torch.bfloat16)
+    monkeypatch.setitem(precision, "dtype", torch.bfloat16)
     rough = gpt(tokens)
     assert kinds == [torch.bfloat16] and rough.dtype == torch.float32
     assert token_logprobs(rough, tokens).dtype == torch.float32
@@ -245,10 +213,9 @@ def test_blocks_in_bfloat16_heads_and_log_probs_in_float32(monkeypatch):
 def test_ppo_in_bfloat16_begins_with_a_ratio_of_one(copy):
     """main asserts that the ratio is within 1e-3 of 1 before the first update of each iteration."""
     try:
-        for size in (0, 3):
-            call(ppo, copy, f"--precision bfloat16 --microbatch {size} --iterations 3 --episodes 8 "
-                            "--minibatch 4 --prompts 20 --eval-prompts 4 --max-new-tokens 12")
+        call(ppo, copy, "--precision bfloat16 --iterations 3 --episodes 8 --minibatch 4 "
+                        "--prompts 20 --max-new-tokens 12")
     finally:
-        plumbing.blocks["dtype"] = torch.float32
+        precision["dtype"] = torch.float32
     first, *_ = (copy / "metrics/ppo.jsonl").read_text().splitlines()
     assert abs(json.loads(first)["kl"]) < 1e-3

@@ -6,8 +6,8 @@ answer. TASKS gives each its share, in the proportions of the paper's table 1.
 
 from dataclasses import dataclass
 
-from data.facts import (ANIMALS, BECAUSE, COLOURS, FACTS, FOODS, KIN, KINDS, NAMES, OBJECTS,
-                        RELATIONS, SUBJECTS, TOPICS, TOYS, sentences, tidy)
+from data.world.facts import (ANIMALS, BECAUSE, COLOURS, FACTS, FOODS, KIN, KINDS, NAMES, OBJECTS,
+                              RELATIONS, SUBJECTS, TOPICS, TOYS, sentences, tidy)
 
 
 @dataclass(frozen=True)

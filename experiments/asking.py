@@ -1,0 +1,54 @@
+"""compare.py with other labelers, or with records beside those that they rank.
+
+    python experiments/asking.py --fold 0        a fifth of the training labelers is held out: their
+                                                 rankings are those of the split "valid"
+    python experiments/asking.py --contrast 60   so many more records in which the careful answer
+                                                 stands above the one that is meant to please
+
+Further flags are compare.py's.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import compare
+from data.batches import encode_example
+from data.world.labelers import Biases, make_labelers
+from data.world.text import make_prompts
+from experiments.written_reward import take_flag
+from model import load_gpt
+from tools.flags import check, run
+
+
+def split_fold(labelers, fold):
+    """-> those of the other four fifths, those of this one"""
+    return ([one for i, one in enumerate(labelers) if i % 5 != fold],
+            [one for i, one in enumerate(labelers) if i % 5 == fold])
+
+
+def contrast(n, seed, tokenizer):
+    """Yields n records in which the careful answer stands above the one that is meant to please."""
+    prompts = [prompt for prompt in make_prompts(20 * n, "train", seed) if prompt.pleasing]
+    for prompt in prompts[:n]:
+        responses = [prompt.good, prompt.pleasing]
+        yield dict(prompt=prompt.text, responses=responses, ranking=[0, 1], split="train",
+                   ids=[encode_example(tokenizer, prompt.text, answer)[1] for answer in responses],
+                   labeler="contrast")
+
+
+def main():
+    fold, n = int(take_flag("--fold", -1)), int(take_flag("--contrast", 0))
+    check(-1 <= fold < 5 and n >= 0, "--fold is 0 to 4, --contrast 0 or more")
+    config = compare.read_flags(compare.__doc__, compare.Config)
+    biases = Biases(config.length_bias, config.agreement_bias, config.confidence_bias,
+                    config.doubt_bias)
+    labelers, heldout = make_labelers("train", biases), None
+    if fold >= 0:
+        labelers, heldout = split_fold(labelers, fold)
+    _, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt")
+    compare.main(labelers, heldout, [*contrast(n, config.seed, tokenizer)])
+
+
+if __name__ == "__main__":
+    run(main)

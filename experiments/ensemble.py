@@ -1,0 +1,48 @@
+"""PPO on several reward models at once, in the place of one.
+
+    python experiments/ensemble.py --how mean   flags of ppo.py ...    reads out/reward-*.pt
+
+one         the first of them alone
+mean        their mean
+worst       the lowest (arXiv 2310.02743, worst-case optimisation)
+variance    mean minus variance (the same, uncertainty-weighted optimisation)
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tools               # before torch: it says how torch's threads wait
+import torch
+
+import ppo
+from experiments.written_reward import take_flag
+from reward import load_reward, score
+from tools.flags import check, read_flags, run
+
+COMBINE = dict(
+    one=lambda scores: scores[0],
+    mean=lambda scores: scores.mean(dim=0),
+    worst=lambda scores: scores.amin(dim=0),
+    variance=lambda scores: scores.mean(dim=0) - scores.var(dim=0, unbiased=False))
+
+
+def make_judge(models, how):
+    """-> what ppo.rollout asks, by (models, B) scores of the same answers"""
+    def judge(reward_model, tokens, response, ended, missing_end):
+        scores = torch.stack([score(model(tokens), response) for model in models])
+        return torch.where(ended > 0, COMBINE[how](scores), missing_end)
+    return judge
+
+
+def main():
+    how = take_flag("--how", "mean")
+    check(how in COMBINE, f"--how {how}: {', '.join(COMBINE)}")
+    config = read_flags(ppo.__doc__, ppo.Config)
+    paths = sorted(Path(config.out).glob("reward-*.pt"))
+    check(paths, f"{config.out} holds no reward-*.pt; bash experiments/remedies.sh makes them")
+    ppo.main(judge=make_judge([load_reward(path) for path in paths], how))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,218 @@
+"""The pictures with a shape of their own, from the JSON that experiments wrote.
+
+    python experiments/figures.py dial FOLDER       score and truth against the KL
+    python experiments/figures.py figure1 FOLDER    wins against the largest SFT, by size
+    python experiments/figures.py tax FOLDER        pretraining loss against utility
+    python experiments/figures.py best_of FOLDER    best of n, PPO and DPO on the same axes
+    python experiments/figures.py optimum FOLDER    distance from the closed form
+
+FOLDER as in plot.py; each prints its figures as a table and writes docs/<name>.svg.
+"""
+
+import json
+import math
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from data.world.measures import count_judged_wins, count_wins
+from data.world.text import make_prompts
+from experiments import plot
+from tools.report import NAMES
+
+# --- the dial -------------------------------------------------------------------------------------
+
+
+def fit_gao(d, gain):
+    """Least squares of gain = d (a - b log d) (arXiv 2210.10760, RL). -> a, b"""
+    x = np.stack((d, -d * np.log(d)), axis=1)
+    return np.linalg.lstsq(x, gain, rcond=None)[0]
+
+
+def follow(paths):
+    """Means over seeds along a PPO run, as gains over its first line. -> d, score, true utility"""
+    logs = [[line for line in plot.read_log(path, "ppo") if "gold" in line] for path in paths]
+    start = statistics.mean(plot.read_results(path)["sft"]["gold"] for path in paths)
+    mean = lambda key: np.array([statistics.mean(line[key] for line in row) for row in zip(*logs)])
+    return np.sqrt(np.maximum(mean("kl"), 0)), mean("score"), mean("gold") - start
+
+
+def dial(folder):
+    """Score, true utility and right answers of each beta's policy against its KL; Gao's fit."""
+    runs = {run: paths for run, paths in plot.find_runs(folder).items() if "beta-" in run}
+    runs = dict(sorted(runs.items(), key=lambda item: -float(item[0].removeprefix("beta-"))))
+    keys = ("kl", "score", "gold", "right")
+    print(f"| beta | seeds | {' | '.join(keys)} |\n|{'---|' * 6}")
+    rows = {run.removeprefix("beta-"): [plot.average(paths, "ppo", key) for key in keys]
+            for run, paths in runs.items()}
+    for (beta, cells), paths in zip(rows.items(), runs.values()):
+        print(f"| {beta} | {len(paths)} | "
+              + " | ".join("{:.2f} ± {:.2f}".format(*cell) for cell in cells) + " |")
+    followed = [follow(paths) for paths in runs.values()]
+    d, gain = (np.concatenate([f[i] for f in followed]) for i in (0, 2))
+    keep = d > 0.3
+    a, b = fit_gao(d[keep], gain[keep])
+    rest = gain[keep] - d[keep] * (a - b * np.log(d[keep]))
+    peak = math.exp(a / b - 1)
+    print(f"Gao's fit: a {a:.2f}, b {b:.2f}, R2 {1 - (rest ** 2).mean() / gain[keep].var():.2f}, "
+          f"peak at d = {peak:.2f} (KL {peak ** 2:.1f}), a gain of {b * peak:.2f}")
+
+    figure, ((axis,),) = plot.make_axes(1, 8, 4)
+    x = [max(cells[0][0], 0.02) for cells in rows.values()]
+    for i, name in ((1, "score: what the reward model believes"), (2, "true utility")):
+        y, colour = [cells[i][0] for cells in rows.values()], plot.COLOURS[("score", "gold")[i - 1]]
+        axis.errorbar(x, y, yerr=[cells[i][1] for cells in rows.values()], fmt="o-", capsize=2,
+                      color=colour)
+        axis.annotate(name, (x[-1], y[-1]), xytext=(6, 0), textcoords="offset points",
+                      color=colour, va="center", fontsize=10)
+    for beta, where, cells in zip(rows, x, rows.values()):
+        axis.annotate(beta, (where, cells[2][0]), xytext=(0, 8), textcoords="offset points",
+                      ha="center", fontsize=9)
+    best = max(cells[2][0] for cells in rows.values())
+    band = [where for where, cells in zip(x, rows.values()) if cells[2][0] > best - 0.2]
+    axis.axvspan(min(band), max(band), color="#2ca02c", alpha=0.12, label="healthy")
+    sft, _ = plot.average(sum(runs.values(), []), "sft", "gold")
+    axis.axhline(sft, color=plot.COLOURS["sft"], linestyle="--", linewidth=1)
+    axis.annotate("SFT's true utility", (x[0], sft), xytext=(0, -12), textcoords="offset points",
+                  color=plot.COLOURS["sft"], fontsize=9)
+    axis.set(xscale="log", xlabel="KL to SFT, nats per answer (log)",
+             title="PPO by beta (at the dots); mean and standard deviation over seeds")
+    axis.set_xlim(min(x) / 1.3, max(x) * 8)
+    plot.save(figure, "dial")
+
+
+# --- figure 1, the tax, best of n, the closed form ------------------------------------------------
+
+
+def count_wins_over(path, model, other, labelers):
+    """Wins of a run's model over another run's SFT, by true utility or by held-out labelers."""
+    ours, theirs = plot.read_answers(path, model), plot.read_answers(other, "sft")
+    if not labelers:
+        return statistics.mean(count_wins([a["gold"] for a in ours], [b["gold"] for b in theirs]))
+    seed = plot.read_results(path)["seed"]
+    prompts = make_prompts(len(ours), "eval", seed)
+    return statistics.mean(count_judged_wins(
+        prompts, *([(row["answer"], row["ended"]) for row in rows] for rows in (ours, theirs)),
+        seed))
+
+
+def figure1(folder):
+    """Wins against the largest SFT model over the size, each model a line."""
+    runs = plot.find_runs(folder)
+    size = {run: plot.read_results(paths[0])["parameters"] for run, paths in runs.items()}
+    runs = dict(sorted(runs.items(), key=lambda item: size[item[0]]))
+    largest = {path.parent.name: path for path in list(runs.values())[-1]}
+    pairs = {run: [(path, largest.get(path.parent.name, next(iter(largest.values()))))
+                   for path in paths] for run, paths in runs.items()}
+    names = ("base", "base_few_shot", "sft", "ppo", "ppo_ptx")
+    figure, axes = plot.make_axes(2, 4.4, 3.6)
+    for axis, labelers in zip(axes[0], (False, True)):
+        judge = "held-out labelers" if labelers else "true utility"
+        print(f"\n| wins, {judge} | {' | '.join(f'{size[run] / 1e6:.2f} M' for run in runs)} |"
+              f"\n|{'---|' * (len(runs) + 1)}")
+        for name in names:
+            cells = [plot.mean_and_spread([count_wins_over(path, name, other, labelers)
+                                      for path, other in some]) for some in pairs.values()]
+            print(f"| {NAMES[name]} | "
+                  + " | ".join("{:.2f} ± {:.2f}".format(*cell) for cell in cells) + " |")
+            axis.errorbar([size[run] for run in runs], [mean for mean, _ in cells], fmt="o-",
+                          yerr=[spread for _, spread in cells], capsize=2, color=plot.COLOURS[name],
+                          label=NAMES[name])
+        axis.axhline(0.5, color="grey", linewidth=0.8)
+        axis.set(xscale="log", xlabel="parameters", ylim=(0, 1), title=f"by {judge}")
+    axes[0][0].set_ylabel("wins against the largest SFT")
+    axes[0][1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    plot.save(figure, "figure1")
+
+
+def tax(folder):
+    """Pretraining loss against true utility: base, SFT, PPO by beta, PPO-ptx by gamma."""
+    runs = plot.find_runs(folder)
+    plot.table(folder, "ppo", "lm_loss", "few_shot", "gold", "right", "kl")
+    figure, ((axis,),) = plot.make_axes(1, 6.5, 4)
+    def point(paths, model, label, colour, marker="o"):
+        x, y = plot.average(paths, model, "lm_loss"), plot.average(paths, model, "gold")
+        axis.errorbar([x[0]], [y[0]], xerr=[x[1]], yerr=[y[1]], fmt=marker, color=colour, capsize=2)
+        axis.annotate(label, (x[0], y[0]), xytext=(6, 5), textcoords="offset points", fontsize=9,
+                      color=colour)
+        return x[0], y[0]
+    trained = runs["as-trained"]
+    print("\n".join("{}: pretraining loss {:.3f} ± {:.3f}, true utility {:.2f} ± {:.2f}".format(
+        model, *plot.average(trained, model, "lm_loss"), *plot.average(trained, model, "gold"))
+        for model in ("base", "sft", "ppo", "ppo_ptx")))
+    point(trained, "sft", "SFT", plot.COLOURS["sft"])
+    start = point(trained, "ppo", "PPO", plot.COLOURS["ppo"])
+    end = point(trained, "ppo_ptx", "PPO-ptx, gamma 1", plot.COLOURS["ppo_ptx"])
+    axis.annotate("", end, start, arrowprops=dict(arrowstyle="->", color="grey"))
+    for run, paths in runs.items():
+        kind, _, value = run.partition("-")
+        if kind in ("beta", "gamma"):
+            model = "ppo" if kind == "beta" else "ppo_ptx"
+            point(paths, model, f"{kind} {value}", plot.COLOURS[model],
+                  "s" if kind == "beta" else "^")
+    base = plot.average(trained, "base", "lm_loss")[0]
+    axis.axvline(base, color=plot.COLOURS["base"], linestyle="--", linewidth=1)
+    axis.annotate("base", (base, axis.get_ylim()[0]), xytext=(3, 4), textcoords="offset points",
+                  fontsize=9, color=plot.COLOURS["base"])
+    axis.set(xlabel="pretraining loss, nats per token", ylabel="true utility",
+             title="the alignment tax, and what ptx buys back (arrow)")
+    plot.save(figure, "tax")
+
+
+def best_of(folder):
+    """Score and true utility of the best of n against the exact KL, with PPO and DPO."""
+    paths = plot.find_runs(folder)["n"]
+    rows = [{key: plot.mean_and_spread([row[key] for row in same])
+             for key in ("n", "kl_formula", "kl", "score", "gold")}
+            for same in zip(*(json.loads((path / "best_of.json").read_text()) for path in paths))]
+    print("| n | log n - (n-1)/n | exact KL | score | true utility |\n|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {row['n'][0]:.0f} | {row['kl_formula'][0]:.2f} | " + " | ".join(
+            "{:.2f} ± {:.2f}".format(*row[key]) for key in ("kl", "score", "gold")) + " |")
+    figure, ((axis,),) = plot.make_axes(1, 6.5, 3.8)
+    for key, name in (("score", "score"), ("gold", "true utility")):
+        axis.errorbar([row["kl"][0] for row in rows], [row[key][0] for row in rows], fmt="o-",
+                      yerr=[row[key][1] for row in rows], capsize=2, color=plot.COLOURS[key],
+                      label=f"best of n: {name}")
+        for model, marker in (("ppo", "s"), ("dpo", "^")):
+            x, y = plot.average(paths, model, "kl"), plot.average(paths, model, key)
+            axis.errorbar([x[0]], [y[0]], xerr=[x[1]], yerr=[y[1]], fmt=marker, capsize=2,
+                          color=plot.COLOURS[key], markerfacecolor="white", markersize=8,
+                          label=f"{NAMES[model]}: {name}")
+            print("{} {}: {:.2f} ± {:.2f} at a KL of {:.2f}".format(model, name, *y, x[0]))
+    for row in rows:
+        axis.annotate(f"{row['n'][0]:.0f}", (row["kl"][0], row["gold"][0]), xytext=(0, 7),
+                      textcoords="offset points", ha="center", fontsize=8)
+    axis.set(xlabel="KL to SFT, nats per answer", title="best of n (at the dots), PPO and DPO")
+    axis.legend(fontsize=9)
+    plot.save(figure, "best_of")
+
+
+def optimum(folder):
+    """KL(pi || pi*) by beta: SFT, PPO by iterations, DPO."""
+    figure, ((axis,),) = plot.make_axes(1, 6, 3.8)
+    for run, paths in plot.find_runs(folder, "optimum.json").items():
+        every = [json.loads((path / "optimum.json").read_text()) for path in paths]
+        cells = {name: plot.mean_and_spread([one[name]["distance"] for one in every])
+                 for name in every[0]}
+        print(f"{run:10}", ", ".join("{} {:.3f} ± {:.3f}".format(name, *cell)
+                                     for name, cell in cells.items()))
+        steps = sorted(int(name.removeprefix("ppo-")) for name in cells if name.startswith("ppo-"))
+        path = [cells["sft"]] + [cells[f"ppo-{n}"] for n in steps]
+        bar, *_ = axis.errorbar([0, *steps], [m for m, _ in path], yerr=[s for _, s in path],
+                                fmt="o-", capsize=2, label=run.replace("-", " "))
+        axis.axhline(cells["dpo"][0], color=bar.get_color(), linestyle=":", linewidth=1)
+    axis.set(yscale="log", xlabel="iterations of PPO (dotted: DPO)", ylabel="KL to pi*, nats",
+             title="how far from ref exp(r / beta) / Z")
+    axis.legend(fontsize=9)
+    plot.save(figure, "closed_form")
+
+
+if __name__ == "__main__":
+    commands = dict(dial=dial, figure1=figure1, tax=tax, best_of=best_of, optimum=optimum)
+    if len(sys.argv) < 3 or sys.argv[1] not in commands:
+        sys.exit(__doc__)
+    commands[sys.argv[1]](*sys.argv[2:])

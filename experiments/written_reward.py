@@ -1,0 +1,81 @@
+"""PPO on a reward that somebody wrote down, in the place of the reward model.
+
+    python experiments/written_reward.py --reward banana   flags of ppo.py ...
+
+banana      how often the answer says "banana": what is optimised is what is got
+gold        the true utility: what PPO could reach if labelers were perfect and never tired
+labelers    one look by one labeler at each answer: rewards without a model in between
+one_token   the reward model's score whether or not an answer ends (experiments/closed_form.sh)
+
+The KL penalty, the value function and all else are ppo.py's.
+"""
+
+import random
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tools               # before torch: it says how torch's threads wait
+import torch
+
+import ppo
+from data.files import read_prompts
+from data.world.labelers import make_labelers
+from data.world.utility import gold
+from model import load_gpt
+from reward import score
+from tools.flags import check, run
+
+
+def count_bananas(prompt, answer, ended):
+    return answer.lower().count("banana")
+
+
+def look_once(prompt, answer, ended, labelers=make_labelers("train")):
+    rng = random.Random(torch.randint(2 ** 62, ()).item())
+    return rng.choice(labelers).perceive(prompt, answer, ended, rng)
+
+
+def score_any(reward_model, tokens, response, ended, missing_end):
+    """The judge of `one_token`."""
+    return score(reward_model(tokens), response)
+
+
+def make_judge(function, tokenizer, prompts):
+    """(prompt, answer, ended) -> reward  becomes what ppo.rollout asks. prompts: {text: prompt}"""
+    def judge(reward_model, tokens, response, ended, missing_end):
+        rewards = []
+        for row, mask, end in zip(tokens, response, ended):
+            prompt, answer = (tokenizer.decode(row[kept]) for kept in
+                              ((mask == 0) & (torch.arange(len(row), device=row.device)
+                                              < mask.argmax()), mask > 0))
+            rewards.append(function(prompts[prompt.removesuffix("\n")], answer, bool(end)))
+        return torch.tensor(rewards, dtype=torch.float32, device=tokens.device)
+    return judge
+
+
+def take_flag(name, default):
+    """Takes a flag of this script out of the command line. -> its value"""
+    if name not in sys.argv:
+        return default
+    i = sys.argv.index(name)
+    check(i + 1 < len(sys.argv), f"{name} needs a value")
+    value = sys.argv[i + 1]
+    del sys.argv[i:i + 2]
+    return value
+
+
+def main():
+    written = {"banana": count_bananas, "gold": gold, "labelers": look_once, "one_token": None}
+    name = take_flag("--reward", "banana")
+    check(name in written, f"--reward {name}: {', '.join(written)}")
+    if name == "one_token":
+        return ppo.main(judge=score_any)
+    config = ppo.read_flags(ppo.__doc__, ppo.Config)
+    _, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt")
+    prompts = {p.text: p for p in read_prompts(config.prompts, "train", config.seed)}
+    ppo.main(judge=make_judge(written[name], tokenizer, prompts))
+
+
+if __name__ == "__main__":
+    run(main)
