@@ -13,11 +13,12 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import ppo                             # first, since it says how torch's threads wait
+import tools                           # first, since it says how torch's threads wait
 import torch
 
+import ppo
 from data.batches import encode_prompt
-from data.world.text import prompts
+from data.world.text import make_prompts
 from model import GPT, GPTConfig, load_gpt, sample
 from sft import lm_loss
 
@@ -106,9 +107,9 @@ def sampling_fixed():
 
 @torch.no_grad()
 def sampling_real():
-    ours, tokenizer = load_gpt(OUT / "sft.pt", "bash train_all.sh")
+    ours, tokenizer = load_gpt(OUT / "sft.pt")
     theirs = theirs_like(ours, tokenizer.eot)
-    asked = [encode_prompt(tokenizer, p.text) for p in prompts(128, "eval")]
+    asked = [encode_prompt(tokenizer, p.text) for p in make_prompts(128, "eval")]
     width = max(map(len, asked))                                   # generate wants left padding
     start = torch.tensor([[0] * (width - len(ids)) + ids for ids in asked])
     seen = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in asked])
@@ -122,10 +123,11 @@ def ppo_iterations(n=16):
     """ppo.py's main in a folder of its own; one line of its log to the next is an iteration."""
     ends = []
     ppo.Steps.log = lambda self, step, **values: ends.append(time.perf_counter())
+    ppo.read_watched = lambda source, seed: []
     with tempfile.TemporaryDirectory() as folder:
         for name in ("sft.pt", "reward.pt"):
             shutil.copy(OUT / name, folder)
-        sys.argv = ["ppo.py", "--out", folder, "--iterations", str(n), "--eval-prompts", "1"]
+        sys.argv = ["ppo.py", "--out", folder, "--iterations", str(n)]
         ppo.main()
     taken = statistics.median(b - a for a, b in zip(ends[:n], ends[1:n]))
     print(f"{'PPO, 128 real episodes':42} {taken:10.2f} {'':14} {'':8}  s an iteration")

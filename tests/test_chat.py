@@ -61,7 +61,7 @@ def test_an_answer_that_did_not_end_has_dots(out, monkeypatch):
                                    ["What do cows eat?", "", "never read"]])
 def test_an_empty_line_or_the_end_of_input_ends_the_chat(out, monkeypatch, capsys, lines):
     asked = []
-    monkeypatch.setattr(chat, "answer", lambda *args: asked.append(args[-1]) or "Grass.")
+    monkeypatch.setattr(chat, "answer_prompt", lambda *args: asked.append(args[-1]) or "Grass.")
     hello, *answers = talk(monkeypatch, capsys, out / "sft.pt", lines=lines)
     assert asked == lines[:1] * (lines[:1] == ["What do cows eat?"])
     assert answers == ["Grass."] * len(asked)

@@ -3,17 +3,21 @@ with a traceback, and what is read keeps the contract."""
 
 import json
 import random
+import time
 
 import pytest
+import tools               # before torch: it says how torch's threads wait
 import torch
 
-import convert
-import model
 from data import comparisons, files
 from data.tokenizer import Tokenizer, train_ranks
-from model import GPT, GPTConfig, load_gpt
-from plumbing import Steps
-from sft import Config
+from model import MOST, GPT, GPTConfig, load_gpt
+from reward import RewardModel, load_reward
+from sft import Finetune
+from tools import convert, steps
+from tools.checkpoints import save
+from tools.flags import locks
+from tools.steps import Steps
 
 TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
 GOOD = {
@@ -94,7 +98,7 @@ def is_text(value):
 
 @pytest.mark.parametrize("name", ["ranking", "pair", "transcripts"])
 def test_comparisons(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(source, "is_in", lambda which, text: which == "train")
+    monkeypatch.setattr(files, "belongs", lambda which, text: which == "train")
     read = refused = 0
     for path, _ in spoiled_files(tmp_path, name, GOOD[name], 0):
         found = refuses_or_reads(lambda p: comparisons.read(p, TOKENIZER, 256), path)
@@ -106,7 +110,7 @@ def test_comparisons(tmp_path, name, monkeypatch):
             assert all(type(i) is int and 0 <= i <= TOKENIZER.eot
                        for row in [prompt, *responses] for i in row)
             assert len(prompt) + max(map(len, responses)) <= 256
-        for row in source.rankings(path) if found else []:
+        for row in files.read_rankings(path) if found else []:
             assert is_text(row[1]) and all(map(is_text, row[2]))
             assert sorted(row[3]) == list(range(len(row[2]))) and not any(
                 type(i) is bool for i in row[3])
@@ -115,15 +119,15 @@ def test_comparisons(tmp_path, name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["alpaca", "completion"])
 def test_demonstrations_and_prompts(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(source.world, "split", lambda text: "train")
+    monkeypatch.setattr(files.world, "split", lambda text: "train")
     refused = 0
     for path, _ in spoiled_files(tmp_path, name, GOOD[name], 1):
-        found = refuses_or_reads(source.demonstrations, path)
+        found = refuses_or_reads(files.read_demonstrations, path)
         refused += found is None
         for prompt, answer in found or []:
             assert is_text(prompt.text) and prompt.text.strip()
             assert is_text(answer) and answer.strip()
-        for prompt in refuses_or_reads(lambda p: source.prompts(p, "train"), path) or []:
+        for prompt in refuses_or_reads(lambda p: files.read_prompts(p, "train"), path) or []:
             assert is_text(prompt.text) and prompt.text.strip()
     assert refused > ROUNDS / 3
 
@@ -136,7 +140,7 @@ def test_documents(tmp_path):
         for _ in range(rng.randint(0, 3)):
             text[rng.randrange(len(text))] = rng.randrange(256)
         path.write_bytes(bytes(text[:rng.randrange(len(text))]))
-        for document in refuses_or_reads(source.documents, path) or []:
+        for document in refuses_or_reads(files.read_documents, path) or []:
             assert is_text(document) and document.strip() and TOKENIZER.encode(document)
 
 
@@ -160,32 +164,110 @@ def test_checkpoints(tmp_path):
     """What is loaded has the weights that were saved: a flipped bit in them is noticed too."""
     torch.manual_seed(0)
     gpt, path, rng = GPT(GPTConfig(271, 16, 1, 2, 8)), tmp_path / "base.pt", random.Random(3)
-    model.save(path, "base", gpt, gpt.config, TOKENIZER)
+    save(path, gpt, gpt.config, TOKENIZER)
     content, refused = path.read_bytes(), 0
     for _ in range(ROUNDS):
         path.write_bytes(spoiled(rng, content))
-        found = refuses_or_reads(lambda p: load_gpt(p, "python sft.py"), path)
+        found = refuses_or_reads(load_gpt, path)
         refused += found is None
         for p, q in zip(found[0].parameters(), gpt.parameters()) if found else []:
             assert torch.equal(p, q)
     assert refused > ROUNDS / 3
 
 
-def test_what_a_stopped_run_left(tmp_path):
-    config, rng = Config(out=str(tmp_path), resume=True, save_every=1), random.Random(4)
+def sizes_that_cannot_be():
+    """(name, value): no number, none at all, too few, too many, no divisor."""
+    for name, most in MOST.items():
+        for value in (None, True, "2", 2.0, 0, -1, most + 1, 10 ** 12, 10 ** 400, float("nan"), []):
+            yield name, value
+    yield from (("n_layer", 10 ** 6), ("n_head", 3), ("n_head", 16), ("n_embd", 9), ("n_embd", 6),
+                ("dropout", None), ("dropout", 1.0), ("dropout", -0.1), ("dropout", float("nan")))
+
+
+@pytest.mark.parametrize("kind", [GPT, lambda config: RewardModel(GPT(config))],
+                         ids=["policy", "reward"])
+def test_a_checkpoint_of_impossible_sizes_is_refused_in_no_time(tmp_path, kind):
+    """Its checksums are right: somebody made it. 10 ** 12 positions would take all memory, a
+    million blocks minutes."""
+    network, path = kind(GPTConfig(271, 16, 1, 4, 8)), tmp_path / "base.pt"
+    reader = load_gpt if isinstance(network, GPT) else load_reward
+    gpt = getattr(network, "gpt", network)
+    save(path, network, gpt.config, TOKENIZER)
+    assert refuses_or_reads(reader, path)
+    good = torch.load(path, weights_only=True)
+    for name, value in sizes_that_cannot_be():
+        torch.save(good | dict(config=good["config"] | {name: value}), path)
+        began = time.perf_counter()
+        assert refuses_or_reads(reader, path) is None, (name, value)
+        assert time.perf_counter() - began < 5, (name, value)
+    for config in ({}, None, [], "GPT", good["config"] | dict(more=1),
+                   {key: value for key, value in good["config"].items() if key != "vocab_size"}):
+        torch.save(good | dict(config=config), path)
+        assert refuses_or_reads(reader, path) is None, config
+
+
+@pytest.mark.parametrize("name, value", [
+    ("n_layer", 2), ("n_layer", 1000), ("block_size", 8), ("n_embd", 16), ("vocab_size", 300)])
+def test_a_checkpoint_whose_sizes_are_not_its_weights_is_refused(tmp_path, name, value):
+    gpt, path = GPT(GPTConfig(271, 16, 1, 4, 8)), tmp_path / "base.pt"
+    save(path, gpt, gpt.config, TOKENIZER)
+    good = torch.load(path, weights_only=True)
+    torch.save(good | dict(config=good["config"] | {name: value}), path)
+    assert refuses_or_reads(load_gpt, path) is None
+
+
+def test_a_checkpoint_with_a_tokenizer_that_was_cut_is_refused_in_one_line(tmp_path, capfd):
+    """Cut within a rank 269 becomes 26, which another token has: tiktoken would panic and print a
+    page. Cut within a token's base64, or behind it, or spoiled otherwise."""
+    gpt, path = GPT(GPTConfig(271, 16, 1, 2, 8)), tmp_path / "base.pt"
+    save(path, gpt, gpt.config, TOKENIZER)
+    good = torch.load(path, weights_only=True)
+    whole = good["tokenizer"]
+    for state in (*(whole[:-n] for n in range(1, 12) if whole[-n - 1] != "\n"),
+                  whole + "\n", whole.replace(" 200", " 201"),
+                  whole.replace(" 269", " 270"), whole.replace(" 0", " -1"), "(" + whole,
+                  whole.replace("YQ== ", "YQ== 1 "), "", None, 7, whole.encode()):
+        torch.save(good | dict(tokenizer=state), path)
+        if refuses_or_reads(load_gpt, path):
+            assert load_gpt(path)[1].state() == whole, state
+    shown = capfd.readouterr()
+    assert shown.out == shown.err == ""
+
+
+def test_a_panic_of_tiktokens_is_one_line_and_an_interrupt_stays_one(tmp_path, monkeypatch):
+    class PanicException(BaseException):
+        pass
+    gpt, path = GPT(GPTConfig(271, 16, 1, 2, 8)), tmp_path / "base.pt"
+    save(path, gpt, gpt.config, TOKENIZER)
+
+    def fails_with(error):
+        def fail(*_):
+            raise error
+        monkeypatch.setattr(Tokenizer, "from_state", fail)
+    fails_with(PanicException("Encoder and decoder must be of equal length"))
+    assert refuses_or_reads(load_gpt, path) is None
+    fails_with(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load_gpt(path)
+
+
+def test_what_a_stopped_run_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "SAVE_EVERY", 0)
+    config, rng = Finetune(out=str(tmp_path), resume=True), random.Random(4)
     net = torch.nn.Linear(4, 4)
-    steps, state = Steps(config, "sft"), dict(net=net, generator=torch.Generator())
-    for step in steps.upto(3, ["text"], **state):
-        steps.log(step, loss=1.0)
+    run, state = Steps(config, "sft"), dict(net=net, generator=torch.Generator())
+    for step in run.upto(3, ["text"], **state):
+        run.log(step, loss=1.0)
     saved = net.weight.clone()
-    content, log = steps.part.read_bytes(), steps.path.read_bytes()
+    content, log = run.part.read_bytes(), run.path.read_bytes()
     for _ in range(ROUNDS // 2):
-        steps.part.write_bytes(spoiled(rng, content))
-        steps.path.write_bytes(log)
+        run.part.write_bytes(spoiled(rng, content))
+        run.path.write_bytes(log)
+        locks.pop().close()
         again = Steps(config, "sft")
         net.weight.data.zero_()
         went_on = lambda path: next(again.upto(3, ["text"], **state))
-        if refuses_or_reads(went_on, steps.part) is not None:
+        if refuses_or_reads(went_on, run.part) is not None:
             assert torch.equal(net.weight, saved)
         again.file and again.file.close()
 
@@ -194,7 +276,7 @@ def test_what_a_stopped_run_left(tmp_path):
                                   "pytorch_model.bin", "tokenizer.json", "own.tiktoken"])
 def test_foreign_folders(tmp_path, name):
     gpt, rng = GPT(GPTConfig(271, 16, 1, 2, 8)), random.Random(name)
-    model.save(tmp_path / "base.pt", "base", gpt, gpt.config, TOKENIZER)
+    save(tmp_path / "base.pt", gpt, gpt.config, TOKENIZER)
     folder = tmp_path / "folder"
     convert.export_model(tmp_path / "base.pt", folder)
     if name in ("vocab.json", "merges.txt"):

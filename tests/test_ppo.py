@@ -436,7 +436,7 @@ def test_a_logged_kl_is_a_sum_over_the_answer_not_a_mean():
 
 
 def test_the_logged_entropy_is_that_of_the_policy():
-    """0.7 log(1/0.7) + 0.2 log(1/0.2) + 0.1 log(1/0.1) = 0.8018 nats a token, masked slots apart."""
+    """0.7 log(1/0.7) + 0.2 log(1/0.2) + 0.1 log(1/0.1) = 0.8018 nats a token, padding apart."""
     found = describe(logged(ANSWERS))
     assert found["entropy"].item() == approx(0.8018, abs=1e-4)
 

@@ -227,7 +227,7 @@ def refused(folder):
 def test_only_the_files_of_the_model_are_read_as_weights(folder, checkpoint):
     folder, weights = folder
     for name in ("training_args.bin", "optimizer.bin", "optimizer.safetensors", "rng_state.bin",
-                 "adapter_model.safetensors", "model_old.bin"):
+                 "adapter_model.safetensors", "pytorch_model.fp16.bin"):
         (folder / name).write_bytes(b"no weights")
     torch.save(dict(lr=1), folder / "scheduler.bin")
     for p, q in zip(imported(folder).parameters(), load_gpt(checkpoint)[0].parameters()):
@@ -343,15 +343,18 @@ def spoil_vocabulary(found, how):
         vocabulary[""] = len(vocabulary) - 1
 
 
-@pytest.mark.parametrize("how", ["a bad pattern", "no pattern", "fractions", "a byte is missing",
-                                 "an empty token"])
-def test_a_vocabulary_that_would_panic_is_refused_in_one_line(tmp_path, how):
+@pytest.mark.parametrize("how, named", [
+    ("a bad pattern", "no regular expression"), ("no pattern", "no regular expression"),
+    ("fractions", "ids must be 0, 1, 2"), ("a byte is missing", "each of the 256 bytes"),
+    ("an empty token", "each token a byte or more")])
+def test_a_vocabulary_that_would_panic_is_refused_in_one_line(tmp_path, how, named):
     found = convert.tokenizer_json(TOKENIZER, pad=False)
     spoil_vocabulary(found, how)
     (tmp_path / "tokenizer.json").write_text(json.dumps(found))
     with pytest.raises(SystemExit) as stop:
         convert.read_vocabulary(tmp_path)
     assert "tokenizer.json" in stop.value.code and "\n" not in stop.value.code
+    assert named in stop.value.code
 
 
 # --- what a run left ------------------------------------------------------------------------------

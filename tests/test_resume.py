@@ -98,12 +98,14 @@ MOMENTS = {
 
 
 @pytest.fixture
-def every_other_step(monkeypatch):
+def every_other_step():
     """Is saved, so that a log may hold lines of steps that are taken again."""
     save = steps.Steps.save
-    monkeypatch.setattr(steps, "SAVE_EVERY", 0)
-    monkeypatch.setattr(steps.Steps, "save",
-                        lambda self, step, state: None if step % 2 else save(self, step, state))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "SAVE_EVERY", 0)
+        patch.setattr(steps.Steps, "save",
+                      lambda self, step, state: None if step % 2 else save(self, step, state))
+        yield
 
 
 def killed(module, out, flags, prepare):
@@ -171,9 +173,10 @@ def test_a_stage_killed_three_times_ends_the_same(copy, monkeypatch):
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
 def test_who_is_killed_between_the_closing_line_and_the_checkpoint_finds_the_stage_undone(
-        copy, tmp_path, stage):
+        copy, tmp_path, monkeypatch, stage):
     """Also one so short that nothing was kept to go on with. What is there after a kill may be
     evaluated; the same command then does the stage, and ends with the same bits."""
+    monkeypatch.setattr(steps, "SAVE_EVERY", 1e9)
     module, name, flags = STAGES[stage]
     call(module, copy, flags)
     whole = result(copy, stage, name)

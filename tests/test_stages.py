@@ -12,7 +12,6 @@ import pytest
 import tools               # before torch: it says how torch's threads wait
 import torch
 
-import chat
 import compare
 import dpo
 import eval as evaluation
@@ -23,12 +22,10 @@ from conftest import SHORT, call
 from data.batches import collate, encode_example
 from data.tokenizer import Tokenizer, train_ranks
 from data.files import read_watched
-from data.world.labelers import make_labelers
 from data.world.text import MOON, make_demonstrations
 from experiments import asking, shuffled, written_reward
 from model import GPT, GPTConfig, load_gpt, respond
 from tools.checkpoints import save
-from tools.flags import run
 
 
 def log(out, stage):
@@ -109,13 +106,14 @@ def test_evaluation_writes_every_key_of_every_model(out):
         assert by_kind and all(0 <= share <= 1 for share in by_kind.values())
     assert {"right", "right_07", "right_by_kind"} <= set(results["base_few_shot"])
     assert results["sft"]["win_gold"] == 0.5 and results["sft"]["kl"] == 0
-    assert results["base"]["kl"] > 1 and results["ppo"]["kl"] > 0        # model || ref, not reversed
+    assert results["base"]["kl"] > 1 and results["ppo"]["kl"] > 0       # model || ref, not reversed
     for key in ("accuracy_labels", "accuracy_heldout_labelers", "accuracy_gold", "agreement"):
         assert 0 < results["rm"][key] < 1
     for key in "reads_wrong reads_same_kind reads_other reads_frequent reads_terse".split():
         assert 0 <= results["rm"][key] <= 1
     assert "NaN" not in (out / "results.json").read_text()
-    assert set(results["seconds"]) == {"pretrain", "sft", "compare", "reward", "ppo", "ppo_ptx", "dpo"}
+    assert set(results["seconds"]) == {"pretrain", "sft", "compare", "reward", "ppo", "ppo_ptx",
+                                       "dpo"}
     assert results["seed"] == 0 and results["device"] in ("cpu", "cuda")
     assert results["parameters"] > 10_000
 
@@ -201,16 +199,6 @@ def test_a_written_reward_reads_prompt_and_answer_from_the_tokens():
     assert judge(None, tokens, mask, torch.tensor([1.0, 1.0, 0.0]), -3.0).tolist() == [2, 0, 0]
     assert seen == [(prompt.text, "Banana banana.", True), (prompt.text, "No.", True),
                     (prompt.text, "Or", False)]
-
-
-def test_a_fold_holds_a_fifth_of_the_training_labelers_out():
-    everyone, heldout = [labeler.name for labeler in make_labelers("train")], []
-    for fold in range(5):
-        train, held = ([labeler.name for labeler in some]
-                       for some in asking.split_fold(make_labelers("train"), fold))
-        assert not set(train) & set(held) and sorted(train + held) == sorted(everyone)
-        heldout += held
-    assert sorted(heldout) == sorted(everyone)
 
 
 def read_comparisons(path):
@@ -353,60 +341,6 @@ def test_end_of_text_written_in_a_text_does_no_harm(copy):
     texts = ["<|endoftext|>", b"caf\xe9".decode(errors="surrogateescape"), MOON, ""]
     answers = respond(gpt, tokenizer, texts, 8)
     assert all(1 <= len(ids) <= 8 for ids in answers)
-
-
-# --- the chat -------------------------------------------------------------------------------------
-
-
-def talk(out, monkeypatch, lines=(), flags=()):
-    """Lines typed into a chat that then has no more input."""
-    lines = iter(lines)
-
-    def type_next(question):
-        if (line := next(lines, None)) is None:
-            raise EOFError
-        return line
-    monkeypatch.setattr("builtins.input", type_next)
-    monkeypatch.setattr(sys, "argv", ["chat.py", str(out / "ppo.pt"), "--max-new-tokens", "8",
-                                      *flags])
-    run(chat.main)
-
-
-def test_one_prompt_is_answered_from_the_command_line(copy, monkeypatch, capsys):
-    for prompt in (MOON, "<|endoftext|>", b"caf\xe9 \xff".decode(errors="surrogateescape")):
-        talk(copy, monkeypatch, flags=["--prompt", prompt])
-        assert capsys.readouterr().out.endswith("\n")
-
-
-def test_a_chat_answers_every_line_until_an_empty_one(copy, monkeypatch, capsys):
-    """At temperature 0 the same question gets the same answer: lines are prompts of their own."""
-    talk(copy, monkeypatch, [MOON, "What do cows eat?", MOON, "", MOON], ["--temperature", "0"])
-    told, *answers = capsys.readouterr().out.splitlines()
-    assert "an empty line ends the chat" in told
-    assert len(answers) == 3 and answers[0] == answers[2]
-
-
-def test_a_line_longer_than_the_context_is_answered_with_why_and_the_chat_goes_on(
-        copy, monkeypatch, capsys):
-    talk(copy, monkeypatch, ["cows eat grass " * 100, MOON])
-    _, long, *answer = capsys.readouterr().out.splitlines()
-    assert "tokens, the model's context 128; say it shorter" in long
-    assert answer and "say it shorter" not in answer[0]
-
-
-@pytest.mark.parametrize("flags, named", [
-    (["--temperature", "-1"], "--temperature -1"), (["--temperature", "1e-40"], "--temperature"),
-    (["--prompt"], "--prompt"), (["--resume"], "--resume")])
-def test_a_flag_of_the_chat_that_is_wrong_is_named(copy, monkeypatch, flags, named):
-    with pytest.raises(SystemExit) as stop:
-        talk(copy, monkeypatch, flags=flags)
-    assert stop.value.code.startswith("error: ") and named in stop.value.code
-
-
-def test_a_chat_without_a_checkpoint_says_how_to_name_one(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["chat.py"])
-    with pytest.raises(SystemExit, match="^error: name a checkpoint: python chat.py out/ppo.pt$"):
-        run(chat.main)
 
 
 # --- flags, disks, interrupts ---------------------------------------------------------------------

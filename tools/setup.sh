@@ -12,7 +12,7 @@ for line in "".join(open(file).read() for file in sys.argv[1:]).split():
 END
 }
 
-is_new() {  # is_new PYTHON   ends the script if it is none, or an old one
+demand_new() {    # demand_new PYTHON   ends the script if it is none, or an old one
     if ! "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
         echo "error: $1 is no Python 3.11 or newer; name one: PYTHON=python3.12 bash $0" >&2
         exit 1
@@ -33,11 +33,11 @@ fill() {    # fill PYTHON FILE   with the packages of the file, or ends the scri
 
 setup() {
     local current=${PYTHON:-python3} file
-    if [ -n "${PYTHON:-}" ]; then is_new "$current"; fi
+    if [ -n "${PYTHON:-}" ]; then demand_new "$current"; fi
     for python in "$current" .venv/bin/python; do
         if has "$python" "$@"; then return; fi
     done
-    is_new "$current"
+    demand_new "$current"
     echo "setting up .venv with the packages of $* (once; torch is a large download)"
     "$current" -m venv .venv
     for file; do fill "$python" "$file"; done
