@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Banana: what does a policy do for a reward that is plainly wrong?
 #
-# written_reward.py pays 1 for every "banana" in the answer; the reward model is not asked. The KL tether
-# is all that stands between the policy and the word, as in the paper's equation 2.
+# written_reward.py pays 1 for every "banana" in the answer; the reward model is not asked. The KL
+# tether is all that stands between the policy and the word, as in the paper's equation 2.
 #
 # Look for: beta 0 ends in banana banana banana, a high beta does not move, and in between sentences
 # are still sentences, with more bananas in them.
 #
-# Found over three seeds: bananas in 100 % of answers at beta 0, none of which parse; in 9 ± 8 %
-# at 0.2, of which most do; in 1 % from 0.5 on.
-# 2 minutes a seed; more in README.md.
+# Found in the first edition, over three seeds: bananas in 100 % of answers at beta 0, none of
+# which parse; in 9 ± 8 % at 0.2, of which most do; in 1 % from 0.5 on.
+# 2 minutes per seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

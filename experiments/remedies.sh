@@ -9,6 +9,7 @@
 
 source "$(dirname "$0")/common.sh"
 
+loose="--beta 0.02"
 if begin models sft.pt comparisons.jsonl; then
     for member in 1 2 3; do
         cp "$FROM/sft.pt" "$run/sft.pt"

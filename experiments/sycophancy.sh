@@ -9,10 +9,10 @@
 # Look for: agrees_with_false after SFT, PPO and DPO. Remedies: contrasting pairs, in which the
 # careful answer stands above the pleasing one, and a reward that can be checked (--reward gold).
 #
-# Found over three seeds: DPO agrees with 13, 21, 28 % of false premises at a bias of 0, 0.3, 2;
-# for PPO chance is larger than that; sixty contrasting pairs help, four hundred can ruin a
-# policy.
-# 8 minutes a seed; more in README.md.
+# Found in the first edition, over three seeds: DPO agrees with 13, 21, 28 % of false premises at a
+# bias of 0, 0.3, 2; for PPO chance is larger than that; sixty contrasting pairs help, four hundred
+# can ruin a policy.
+# 8 minutes per seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

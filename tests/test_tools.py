@@ -37,10 +37,13 @@ SCRIPTS += [ROOT / "tests/conftest.py", ROOT / "tests/bench.py"]
 TRAINING = "--demonstrations 32 --documents 50 --epochs 1 --device cpu"
 
 
+BUFFERED = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+
+
 def python(command, *more, stdin="", **environment):
     """A command of the project in a process of its own. -> what it did"""
     return subprocess.run([sys.executable, *command.split(), *more], cwd=ROOT, capture_output=True,
-                          input=stdin.encode(), env=os.environ | environment, timeout=120)
+                          input=stdin.encode(), env=BUFFERED | environment, timeout=120)
 
 
 @pytest.fixture
@@ -338,7 +341,8 @@ def test_a_chat_in_a_console_that_is_not_utf8_ends_in_no_traceback(folder, encod
 
 def test_head_sees_the_first_line_of_the_labelers_and_nobody_complains():
     done = subprocess.run(["bash", "-c", f"{sys.executable} -m data.world.labelers | head -1; "
-                                         "exit ${PIPESTATUS[0]}"], cwd=ROOT, capture_output=True)
+                                         "exit ${PIPESTATUS[0]}"], cwd=ROOT, env=BUFFERED,
+                          capture_output=True)
     assert done.stderr == b"" and done.returncode in (0, 141) and done.stdout.count(b"\n") == 1
 
 
@@ -351,7 +355,8 @@ def test_a_broken_pipe_says_nothing_of_room_on_the_disk(evaluated, command):
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([sys.executable, *command.format(evaluated).split()], cwd=ROOT,
-                          stdin=subprocess.DEVNULL, stdout=writing, stderr=subprocess.PIPE)
+                          env=BUFFERED, stdin=subprocess.DEVNULL, stdout=writing,
+                          stderr=subprocess.PIPE)
     os.close(writing)
     said = "\n".join(line for line in done.stderr.decode().splitlines() if "it/s]" not in line)
     assert done.returncode == 141 and said.strip() == "", said
