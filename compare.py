@@ -1,14 +1,15 @@
-"""Step 2a: ask people. K answers per prompt, which a labeler ranks (InstructGPT, section 3.5).
+"""Step 2a: ask labelers, simulated ones (data/world/labelers.py). Each ranks K answers to a prompt
+(InstructGPT, sections 3.4 and 3.5).
 
 1 sample       K answers to each prompt at temperature 1, K drawn from 4 to 9 as in the paper; one
                is a labeler's demonstration, the others are the policy's
 2 rank         one labeler ranks those that differ: one line per prompt in out/comparisons.jsonl
 
     python compare.py        out/sft.pt, prompts, labelers -> out/comparisons.jsonl
-    python compare.py --me   you are the labeler: 20 pairs, one key each -> out/labels.jsonl
+    python compare.py --me   you are the labeler: up to 20 pairs, 1 or 2 -> out/labels.jsonl
 
 reward.py and dpo.py learn from out/comparisons.jsonl, or from --comparisons out/labels.jsonl.
---prompts takes a file of your own with --me (data/README.md): the labelers know the small world
+--prompts takes a file of your own with --me (docs/using.md): the labelers know the small world
 alone.
 """
 

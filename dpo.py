@@ -1,15 +1,15 @@
-"""The same objective in closed form: direct preference optimisation (arXiv 2305.18290).
+"""Steps 2b and 3 without a reward model: direct preference optimisation (arXiv 2305.18290).
 
 The optimum of step 3's objective, without its ptx term, is
 policy = ref * exp(score / beta) / Z(x) (eq. 4), so score = beta log(policy / ref) + beta log Z(x)
-(eq. 5). In Bradley and Terry's likelihood beta log Z(x) cancels: no reward model, no sampling.
+(eq. 5). Put into eq. 1, beta log Z(x) cancels, and the policy is fitted to the rankings itself.
 
     loss = -E[ log sigmoid(beta log pi/ref (y_w) - beta log pi/ref (y_l)) ]                 (eq. 7)
 
     python dpo.py            out/sft.pt, out/comparisons.jsonl -> out/dpo.pt
 
---comparisons takes any file of preferences (data/README.md). Flags of every stage: --out --seed
---device --precision --resume (tools/flags.py).
+--comparisons takes any file of preferences (docs/using.md). Flags of every training script:
+--out --seed --device --precision --resume (tools/flags.py).
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from tools.steps import Steps
 class Config(Training):
     begin: str = "sft"             # checkpoint in --out that policy and reference begin with
     comparisons: str = ""          # another file than comparisons.jsonl in --out
-    beta: float = 0.5              # of the leash, shorter than ppo.py's 0.1; paper 0.1
+    beta: float = 0.5              # KL penalty; ppo.py's is 0.1; paper 0.1, for TL;DR 0.5
     epochs: int = 1                # passes over the comparisons
     batch: int = 8                 # prompts per step, each with all its pairs; paper 64 pairs
     lr: float = 5e-5               # peak learning rate (Adam); paper 1e-6 (RMSprop)
@@ -123,10 +123,10 @@ def main():
     watched = read_watched(config.comparisons or 0, config.seed)
     ref_logp = {split: all_logprobs(model, items[split], device) for split in items}
     ref_of = ref_logp["train"].split(counts)
-    # differs from the paper: Adam; DPO's used RMSprop
+    # differs from the paper: Adam; the DPO paper used RMSprop
     optimizer = make_adam(model.parameters(), config.lr)
-    # differs from the paper: prompts weigh alike, as in eq. 1 of 2203.02155; in DPO's pairs do
-    # (one K per batch, so the mean over its pairs is that over its prompts)
+    # differs from the paper: prompts weigh alike, as in eq. 1 of 2203.02155; in the DPO paper pairs
+    # do (a batch has one K, so the mean over its pairs is the mean over its prompts)
     batches = [rows for _ in range(config.epochs)
                for rows in batch_prompts(train, config.batch, generator)]
 
@@ -139,7 +139,7 @@ def main():
         loss, stats = dpo_loss(pi[w], pi[l], ref[w], ref[l], config.beta)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        # differs from the paper: 20 steps of warm-up, then a fall to 0; DPO's has 150 and stays
+        # differs from the paper: 20 steps of warm-up and a fall to 0; there 150, then constant
         set_lr(optimizer, config.lr * min(1, (step + 1) / 20) * (1 - step / len(batches)))
         optimizer.step()
         optimizer.zero_grad()

@@ -48,7 +48,7 @@ class Config:
     precision: str = "auto"        # of the blocks: float32, bfloat16, or auto: bfloat16 on cuda
     prompts: number_or_file = 500          # evaluation prompts
     documents: number_or_file = 200        # held-out text
-    probes: int = 120              # at most, of each of three tasks: unknown things, false premises
+    probes: int = 120              # at most, of unknown things, of false whys and of opinions
     max_new_tokens: int = 48       # longest answer
 
 
@@ -167,8 +167,8 @@ def read_questions(config, tokenizer, block_size):
 
 
 def measure(config, models, reward_model, tokenizer, prompts, n, device):
-    """What needs no truth. -> {model: [(answer, ended)]}, {model: {column: (mean, half interval)}}
-    """
+    """What needs no true utility.
+    -> {model: [(answer, ended)]}, {model: {column: (mean, half interval)}}"""
     texts, answers, columns = [p.text for p in prompts], {}, {}
     T, known = models["sft"].config.block_size, truth_is_known(config.prompts)
     related = known or not truth_is_known(config.documents)             # text of the same kind

@@ -5,7 +5,8 @@ tanh GELU, tied embeddings, GPT-2's parameter names. Every later stage starts fr
 
 Shapes everywhere: B batch, T tokens, C channels, H heads, D head size, V vocabulary, K answers per
 prompt, N pairs. A batch is `(tokens, mask)`, both (B, T), right-padded; mask[b, t] = 1 where
-tokens[b, t] is one that we learn from: the response with its end-of-text token.
+tokens[b, t] is one that we learn from: the response with its end-of-text token, or all of a
+document.
 """
 
 import math
@@ -114,7 +115,7 @@ class GPT(nn.Module):
         self.initialise()
 
     def initialise(self):
-        """GPT-2's way, but its deviation of 0.02 is too small for so narrow a network."""
+        # differs from the paper: weights start with a deviation of 0.1 or 0.8 / sqrt(C), not 0.02
         C, T, L = self.config.n_embd, self.config.block_size, self.config.n_layer
         for name, p in self.named_parameters():
             if name.endswith(("wte.weight", "wpe.weight")):

@@ -5,6 +5,7 @@ Maximise (InstructGPT, arXiv 2203.02155, eq. 2; `ptx` is the paper's gamma)
     E[ score(x, y) - beta log(policy(y|x) / ref(y|x)) ] + ptx E[ log policy(text) ]
 
     policy          starts as SFT                  trained
+    average         starts as SFT                  follows policy (--ema): what is saved
     ref             SFT                            frozen: what the leash is tied to
     value_fn        starts as the reward model     trained
     reward_model                                   frozen
@@ -19,8 +20,8 @@ One iteration:
     python ppo.py            out/sft.pt, out/reward.pt -> out/ppo.pt
     python ppo.py --ptx 1    the same with pretraining gradients mixed in -> out/ppo_ptx.pt
 
---prompts and --documents also take a file of your own (data/README.md). Flags of every stage:
---out --seed --device --precision --resume (tools/flags.py).
+--prompts and --documents also take a file of your own (docs/using.md). Flags of every training
+script: --out --seed --device --precision --resume (tools/flags.py).
 """
 
 import copy
@@ -296,7 +297,7 @@ def main(judge=judge):                 # experiments bring a judge of their own
         set_lr(policy_adam, config.lr * min(1, 0.1 + 0.9 * iteration / 10))
         stats = []
         for rows in minibatches:                                                         # 5 update
-            # differs from the paper: a window of half a context per episode; there eight examples
+            # differs from the paper: half a context of text per episode; there eight examples
             text = (draw_windows(stream, len(rows), policy.config.block_size // 2,
                                  generator)[0].to(device) if config.ptx else None)
             stats.append(update(config, policy, value_fn, policy_adam, value_adam,

@@ -2,7 +2,7 @@
 
     loss = -1 / C(K,2)  E[ log sigmoid(r(x, y_w) - r(x, y_l)) ]                             (eq. 1)
 
-(E over prompts of the sum over the C(K,2) pairs, so the mean over pairs).
+(E is over prompts, of the sum over a prompt's pairs; with the factor in front, their mean).
 
 compare.py has asked labelers to rank K answers to each prompt. Here
 
@@ -11,8 +11,8 @@ compare.py has asked labelers to rank K answers to each prompt. Here
 
     python reward.py         out/sft.pt, out/comparisons.jsonl -> out/reward.pt
 
---comparisons takes any file of preferences, --demonstrations one of your own (data/README.md).
-Flags of every stage: --out --seed --device --precision --resume (tools/flags.py).
+--comparisons takes any file of preferences, --demonstrations one of your own (docs/using.md).
+Flags of every training script: --out --seed --device --precision --resume (tools/flags.py).
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ from tools.steps import Steps
 class Config(Training):
     begin: str = "sft"             # checkpoint in --out that becomes the reward model
     comparisons: str = ""          # another file than comparisons.jsonl in --out
-    demonstrations: number_or_file = 500   # that score 0 on average in the end, or a file of them
+    demonstrations: number_or_file = 500   # score 0 on average; with --comparisons its best answers
     likelihood: bool = True        # add the answer's log-likelihood; paper: no
     epochs: int = 1                # passes over the comparisons; paper 1
     batch: int = 6                 # prompts per step, each with all its pairs; paper 64
@@ -71,7 +71,8 @@ class RewardModel(nn.Module):
 
     scalar = head(hidden) + likelihood * log p(all tokens so far), the log-probs of its own
     unembedding. A language model knows which word does not belong long before a new head has
-    learned to read it off the hidden state. The prompt's share is the same for all its answers.
+    learned to read it off the hidden state. likelihood is trained too. The prompt's share is the
+    same for all answers to it, so the loss does not see it.
     """
 
     def __init__(self, gpt, likelihood=0.3):
@@ -174,7 +175,7 @@ def main():
 
 
 def find_demonstrations(config, tokenizer, train, block_size):
-    """-> [(prompt ids, response ids)] that shall score 0 on average; for comparisons of one's own
+    """-> [(prompt ids, response ids)] that should score 0 on average; for comparisons of one's own
     without demonstrations of one's own the preferred answers."""
     if config.comparisons and isinstance(config.demonstrations, int):
         return [(prompt, responses[0]) for prompt, responses in train]

@@ -8,8 +8,8 @@ appendix C.1 and C.3).
     python sft.py --stage pretrain   documents                                    -> out/base.pt
     python sft.py                    out/base.pt, demonstrations, 10 % documents  -> out/sft.pt
 
---documents and --demonstrations also take a file of your own (data/README.md). Flags of every
-stage: --out --seed --device --precision --resume (tools/flags.py).
+--documents and --demonstrations also take a file of your own (docs/using.md). Flags of every
+training script: --out --seed --device --precision --resume (tools/flags.py).
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@
 #   SEED=1 bash train_all.sh                    another seed, into out-1/; OUT= names another folder
 #   TINY=1 bash train_all.sh                    does it run? half a minute, too small to learn
 #
-# A stage whose checkpoint exists is skipped, and one that was stopped goes on where it stopped.
+# A stage whose checkpoint exists is skipped; a training stage that was stopped goes on there.
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -69,10 +69,10 @@ stage ppo_ptx.pt "3 the same with pretraining gradients: PPO-ptx" \
     "a minute and a half and: ppo_ptx.pt: true utility 2.2 to 2.6, right 68 to 80%; KL 0.5 to 1.6" \
     ppo.py --resume --ptx 1 $ptx
 
-stage dpo.pt "the same objective in closed form: DPO" \
+stage dpo.pt "2b and 3 in one: DPO, eq. 1 with the policy in the place of the reward" \
     "half a minute and: dpo.pt: held-out accuracy 71 to 76%, true utility 2.1 to 2.5, right 65 to 77%" \
     dpo.py --resume $dpo
 
-stage always "4 evaluate: what the models do, by a true utility that no training saw" \
+stage always "4 evaluate: what the models do, by a true utility that training sees only through labelers" \
     "a minute and: the table, five prompts answered by every model, results.json; figures with matplotlib" \
     eval.py $eval

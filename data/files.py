@@ -69,9 +69,9 @@ def read_prompts(source, which, seed=0):
 
 
 def read_watched(source, seed=0, n=200):
-    """-> n evaluation prompts whose answers are judged while a policy is trained, for the log
+    """-> n validation prompts whose answers are judged while a policy is trained, for the log
     alone; none where the truth is not known"""
-    return world.make_prompts(n, "eval", seed) if truth_is_known(source) else []
+    return world.make_prompts(n, "valid", seed) if truth_is_known(source) else []
 
 
 def read_rankings(path):

@@ -68,9 +68,9 @@ def dial(folder):
                       color=colour)
         axis.annotate(name, (x[-1], y[-1]), xytext=(6, 0), textcoords="offset points",
                       color=colour, va="center", fontsize=10)
-    for beta, where, cells in zip(rows, x, rows.values()):
-        axis.annotate(beta, (where, cells[2][0]), xytext=(0, 8), textcoords="offset points",
-                      ha="center", fontsize=9)
+    for i, (beta, where, cells) in enumerate(zip(rows, x, rows.values())):
+        axis.annotate(beta if i else f"beta {beta}", (where, cells[2][0]), ha="center", fontsize=9,
+                      xytext=(0, 8 if i % 2 == 0 else -16), textcoords="offset points")
     best = max(cells[2][0] for cells in rows.values())
     band = [where for where, cells in zip(x, rows.values()) if cells[2][0] > best - 0.2]
     axis.axvspan(min(band), max(band), color="#2ca02c", alpha=0.12, label="healthy")
@@ -80,7 +80,7 @@ def dial(folder):
                   color=plot.COLOURS["sft"], fontsize=9)
     axis.set(xscale="log", xlabel="KL to SFT, nats per answer (log)",
              title="PPO by beta (at the dots); mean and standard deviation over seeds")
-    axis.set_xlim(min(x) / 1.3, max(x) * 8)
+    axis.set_xlim(min(x) / 1.5, max(x) * 15)
     plot.save(figure, "dial")
 
 

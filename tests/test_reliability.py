@@ -55,7 +55,8 @@ def shell(script, folder, **environment):
 
 def hh(asked, chosen, rejected, other=None):
     said = "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: {}\n\nAssistant:"
-    return {"chosen": said.format(asked) + chosen, "rejected": said.format(other or asked) + rejected}
+    return {"chosen": said.format(asked) + chosen,
+            "rejected": said.format(other or asked) + rejected}
 
 
 def write_hh(path, rows):
@@ -110,6 +111,16 @@ def test_prompts_of_hh_are_the_dialogues_up_to_the_last_answer(tmp_path, capsys)
         said.format(i) for i in range(40) if i != 7)
     assert ("1 pairs of transcripts that share no dialogue left out; the first: "
             f"{path}:8\n") in capsys.readouterr().out
+
+
+def test_a_pair_that_has_a_prompt_is_no_transcript(tmp_path):
+    """Whatever its answers look like."""
+    row = {"prompt": "Say it."} | hh("Who?", " Me.", " You.")
+    path = write_hh(tmp_path / "hh.jsonl", [row])
+    ((_, prompt, responses, *_),) = files.read_rankings(path)
+    assert prompt == "Say it." and responses == [row["chosen"], row["rejected"]]
+    which = "train" if split("Say it.") == "train" else "eval"
+    assert [p.text for p in files.read_prompts(path, which)] == ["Say it."]
 
 
 def test_ppo_and_eval_take_their_prompts_from_hh(copy, tmp_path):

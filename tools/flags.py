@@ -106,7 +106,8 @@ def parse(Config, description, argv):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: fail(f"{message}; see --help")
     shared = {field.name for field in dataclasses.fields(Training)}
-    groups = [parser.add_argument_group(title) for title in ("of this script", "of every stage")]
+    groups = [parser.add_argument_group(title)
+              for title in ("of this script", "of every training script")]
     source = "".join(inspect.getsource(c) for c in Config.__mro__[:-1])
     comments = dict(re.findall(r"^    (\w+): .*?#\s*(.*)$", source, re.M))
     known.update(field.name for field in dataclasses.fields(Config))

@@ -3,8 +3,8 @@ each with a taste of its own, biases and noise.
 
 A labeler sees the true utility through its taste (a weight for each term of the breakdown), its
 biases and fresh noise for every answer, and ranks by what it sees. Nearly all see a clear
-difference, half a slight one. The noise is set so that two training labelers agree on about 72.6 %
-of the pairs that a run of compare.py makes, and two held-out ones on about 77.3 %
+difference, half a slight one. The noise is set so that two training labelers agree on nearly 72.6 %
+of the pairs that a run of compare.py makes, and two held-out ones on nearly 77.3 %
 (arXiv 2203.02155, section 3.4).
 
     python -m data.world.labelers     a prompt, its answers, what they are worth,
