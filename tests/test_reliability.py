@@ -303,7 +303,7 @@ def test_weights_that_are_not_finite_are_refused(folder, name, value):
 
 
 SPACED = [" ", "  ", "\n", "\t", "\r\n", "\u00a0", "\u2028", "\u3000", "\x1c", "\x85", " " * 999,
-          " " * 1000, " " * 1001, "\n" * 2500, "a", "bc", "'s", "'ll", "don't", "İ", "e\u0301", "日本",
+          " " * 1000, " " * 1001, "\n" * 2500, "a", "'s", "'ll", "don't", "İ", "e\u0301", "日本",
           "12", "٣²", "!", "--", "_", "🙂", "\0", "\ufeff", "<|endoftext|>"]
 
 
@@ -427,6 +427,34 @@ def test_a_damaged_file_of_a_run_is_shown_or_refused_in_one_line(copy, monkeypat
         path.write_bytes(spoil_text(rng, text))
         shown.append(shown_or_refused(copy, path))
     assert shown.count(False) > len(shown) / 3 and shown.count(True) > 5
+
+
+@pytest.mark.parametrize("value", ["null", "true", '"1"', "[1]", "NaN", "-Infinity", "1e39",
+                                   "1e999", "1" + "0" * 400], ids=lambda value: value[:9])
+def test_what_is_no_number_that_can_be_drawn_is_refused_in_logs_and_results(tmp_path, value):
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "sft.jsonl").write_text(f'{{"step": 0, "loss": {value}}}\n')
+    with pytest.raises(SystemExit, match="^error: .*sft.jsonl:1 is no line of a log"):
+        report.read_closing(tmp_path)
+    for text in ('{{"sft": {{"gold": {0}}}, "rm": {{}}, "seconds": {{}}, "intervals": {{}}}}',
+                 '{{"rm": {{"x": {0}}}, "seconds": {{}}, "intervals": {{}}}}',
+                 '{{"rm": {{}}, "seconds": {{"sft": {0}}}, "intervals": {{}}}}',
+                 '{{"rm": {{}}, "seconds": {{}}, "intervals": {{"sft": {{"gold": {0}}}}}}}'):
+        (tmp_path / "results.json").write_text(text.format(value))
+        with pytest.raises(SystemExit, match="^error: .*results.json: .* is no number"):
+            report.read_results(tmp_path)
+
+
+@pytest.mark.parametrize("text", NESTED, ids=["lists", "a cut object", "objects"])
+def test_a_hundred_thousand_levels_are_refused_in_one_line(tmp_path, text):
+    (tmp_path / "metrics").mkdir()
+    for name, read in (("results.json", report.read_results),
+                       ("answers.jsonl", report.read_answers),
+                       ("metrics/sft.jsonl", report.read_closing)):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(SystemExit, match=f"^error: .*{name}") as stop:
+            read(tmp_path)
+        assert "\n" not in stop.value.code
 
 
 def test_figures_are_drawn_of_whatever_a_log_may_hold(copy):

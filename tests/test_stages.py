@@ -28,6 +28,14 @@ from model import GPT, GPTConfig, load_gpt, respond
 from tools.checkpoints import save
 
 
+@pytest.fixture(autouse=True)
+def interrupts_arrive():
+    """Also where a shell runs the tests in the background, with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def log(out, stage):
     """-> the lines of a stage's metrics, and the closing one."""
     *lines, last = (out / "metrics" / f"{stage}.jsonl").read_text().splitlines()

@@ -58,6 +58,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def interrupts_arrive():
+    """Also where a shell runs the tests in the background, with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 # --- threads --------------------------------------------------------------------------------------
 
 
