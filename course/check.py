@@ -114,17 +114,16 @@ def show_tests(item, config):
 
 
 # a short run: what it needs of a finished one, and its commands
+ASK, PPO = "eval.py --prompts 60 --probes 2", "ppo.py --episodes 48 --minibatch 24 --iterations 8"
 PROBES = {
-    "sft": (["base.pt"], ["sft.py --demonstrations 2000 --epochs 1",
-                          "eval.py --prompts 100 --probes 5"]),
-    "answer": (["base.pt", "sft.pt"], ["eval.py --prompts 100 --probes 5"]),
+    "sft": (["base.pt"], ["sft.py --demonstrations 1500 --epochs 1 --documents 500", ASK]),
+    "answer": (["base.pt", "sft.pt"], [ASK]),
     "reward": (["sft.pt", "comparisons.jsonl"], ["reward.py"]),
-    "shift": (["sft.pt", "comparisons.jsonl"],
-              ["reward.py", "ppo.py --iterations 14 --episodes 64"]),
+    "shift": (["sft.pt", "comparisons.jsonl"], ["reward.py", PPO]),
     "dpo": (["sft.pt", "comparisons.jsonl"], ["dpo.py"]),
-    "ppo": (["sft.pt", "reward.pt"], ["ppo.py --iterations 14 --episodes 64"]),
-    "ptx": (["sft.pt", "reward.pt"], ["ppo.py --iterations 8 --episodes 64 --ptx 1"])}
-SHORT = 900                        # rankings of the finished run that reward.py and dpo.py see
+    "ppo": (["sft.pt", "reward.pt"], [PPO]),
+    "ptx": (["sft.pt", "reward.pt"], [f"{PPO} --ptx 1 --documents 500"])}
+SHORT = 300                        # rankings of the finished run that reward.py and dpo.py see
 
 
 def read_figure(out, name):

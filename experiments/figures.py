@@ -105,8 +105,8 @@ def figure1(folder):
     size = {run: plot.read_results(paths[0])["parameters"] for run, paths in runs.items()}
     runs = dict(sorted(runs.items(), key=lambda item: size[item[0]]))
     largest = {path.parent.name: path for path in list(runs.values())[-1]}
-    pairs = {run: [(path, largest.get(path.parent.name, next(iter(largest.values()))))
-                   for path in paths] for run, paths in runs.items()}
+    pairs = {run: [(path, largest[path.parent.name]) for path in paths
+                   if path.parent.name in largest] for run, paths in runs.items()}
     names = ("base", "base_few_shot", "sft", "ppo", "ppo_ptx")
     figure, axes = plot.make_axes(2, 4.4, 3.6)
     for axis, labelers in zip(axes[0], (False, True)):

@@ -163,13 +163,12 @@ def rollout(config, policy, ref, judge, drawn, tokenizer, generator):
         ends = [[int(start) + end for end in some] for start, some in zip(starts, ends)]
         scores = torch.tensor([min(some, default=0.0) for some in rewards], device=mask.device)
         groups = [slice(i, i + config.group) for i in range(0, len(prompts), config.group)]
-        adv = torch.cat([step_advantages(rewards[g], ends[g], mask.shape[1]) for g in groups])
-        adv = adv.to(mask.device)                                                   # 3 advantages
+        adv = torch.cat([step_advantages(rewards[g], ends[g], mask.shape[1])        # 3 advantages
+                         for g in groups]).to(mask.device)
     else:
         scores = judge_answers(config.signal, judge, prompts, answers, tokenizer).to(mask.device)
-        reward = scores
-        if config.method == "rloo":                           # y ~ policy: the sum estimates the KL
-            reward = scores - config.beta * ((logp - ref_logp) * mask).sum(dim=1)
+        kl = ((logp - ref_logp) * mask).sum(dim=1)            # y ~ policy: its mean is the KL
+        reward = scores - config.beta * kl if config.method == "rloo" else scores
         adv = find_advantages(config.method, reward.view(-1, config.group)).flatten()
         adv = adv[:, None].expand_as(mask)
     return Rollout(tokens, mask, logp, ref_logp, adv, scores), minibatches
@@ -207,12 +206,12 @@ def check_flags(config):
     check(config.beta == 0 or config.method != "dr_grpo", "--beta: --method dr_grpo has no KL term")
     check(config.minibatch <= config.asked * config.group,
           f"--minibatch {config.minibatch}: at most --asked times --group")
+    return choose_name(config)
 
 
 def main():
     config = read_flags(__doc__, Config)
-    check_flags(config)
-    name = choose_name(config)
+    name = check_flags(config)
     device, generator = start(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
     ref = copy.deepcopy(policy).requires_grad_(False)

@@ -579,10 +579,10 @@ def test_out_is_relative_to_where_one_stands_and_by_default_in_the_project(proje
 
 
 @pytest.mark.parametrize("command", [
-    *(["-S", f"{name}.py"] for name in "chat compare sft reward ppo dpo eval".split()),
-    *(["-S", "-m", name] for name in "tools.report tools.convert data.world.text".split())])
+    *(["-ES", f"{name}.py"] for name in "chat compare sft reward ppo dpo eval".split()),
+    *(["-ES", "-m", name] for name in "tools.report tools.convert data.world.text".split())])
 def test_without_the_packages_a_command_says_how_to_get_them(command):
-    """-S hides what is installed."""
+    """-S hides what is installed, -E what PYTHONPATH names."""
     found = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 1 and found.stderr.count("\n") == 1
     assert "has no numpy, tiktoken, torch, tqdm; `bash train_all.sh` sets up" in found.stderr
