@@ -123,6 +123,8 @@ def figure1(folder):
                           label=NAMES[name])
         axis.axhline(0.5, color="grey", linewidth=0.8)
         axis.set(xscale="log", xlabel="parameters", ylim=(0, 1), title=f"by {judge}")
+        axis.set_xticks([size[run] for run in runs], [f"{size[run] / 1e6:.2f} M" for run in runs])
+        axis.set_xticks([], minor=True)
     axes[0][0].set_ylabel("wins against the largest SFT")
     axes[0][1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     plot.save(figure, "figure1")
