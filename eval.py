@@ -156,8 +156,12 @@ def read_questions(config, tokenizer, block_size):
     the first 500 that fit the context."""
     prompts = read_prompts(config.prompts, "eval", config.seed)
     if not truth_is_known(config.prompts):
-        prompts = [p for p in prompts if len(encode_prompt(tokenizer, p.text))
-                   + config.max_new_tokens <= block_size][:500]
+        fitting = [p for p in prompts if len(encode_prompt(tokenizer, p.text))
+                   + config.max_new_tokens <= block_size]
+        if len(fitting) < len(prompts):
+            print(f"{len(prompts) - len(fitting)} of {len(prompts)} prompts leave no room for an "
+                  "answer of --max-new-tokens and are left out")
+        prompts = fitting[:500]
         check(prompts, f"no prompt of {config.prompts} leaves room for an answer: lower "
                        f"--max-new-tokens {config.max_new_tokens}")
         return prompts, len(prompts)
