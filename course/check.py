@@ -122,7 +122,7 @@ PROBES = {
     "shift": (["sft.pt", "comparisons.jsonl"], ["reward.py", PPO]),
     "dpo": (["sft.pt", "comparisons.jsonl"], ["dpo.py"]),
     "ppo": (["sft.pt", "reward.pt"], [PPO]),
-    "ptx": (["sft.pt", "reward.pt"], [f"{PPO} --ptx 1 --documents 500"])}
+    "ptx": (["sft.pt", "reward.pt"], [f"{PPO} --iterations 16 --ptx 1 --documents 500"])}
 SHORT = 300                        # rankings of the finished run that reward.py and dpo.py see
 
 

@@ -67,17 +67,18 @@ def choose(said, scores):
     return found
 
 
-def score_solutions(model, examples, ends, outcome):
-    """-> {how: (N,) scores}: of an ORM the chance at the last token, of a PRM product and min"""
+def score_solutions(model, examples, ends, outcome, eot):
+    """-> {how: (N,) scores}: of an ORM the chance at the last token, of a PRM product and min; an
+    answer that never ends is worth 0"""
+    ended = torch.tensor([float(response[-1:] == [eot]) for _, response in examples])
     if outcome:
         last = [[len(response) - 1] for _, response in examples]
-        return {"": torch.tensor(step_probabilities(model, examples, last)).squeeze(1)}
+        return {"": ended * torch.tensor(step_probabilities(model, examples, last)).squeeze(1)}
     chances = step_probabilities(model, examples, ends)
     S = max(map(len, chances))
     padded = torch.tensor([some + [0.0] * (S - len(some)) for some in chances])
     mask = torch.tensor([[1.0] * len(some) + [0.0] * (S - len(some)) for some in chances])
-    some = (mask.sum(dim=1) > 0).float()                   # an answer without a step is worth 0
-    return {f" {how}": some * solution_score(padded, mask, how) for how in ("product", "min")}
+    return {f" {how}": ended * solution_score(padded, mask, how) for how in ("product", "min")}
 
 
 # --- main -----------------------------------------------------------------------------------------
@@ -115,7 +116,8 @@ def main():
     ends, scores = [step_ends(tokenizer, y) for y in ids], {}
     for name in config.judges.split(","):
         model = load_reward(f"{config.out}/{name}.pt", device)
-        for how, some in score_solutions(model, examples, ends, name.startswith("orm")).items():
+        for how, some in score_solutions(model, examples, ends, name.startswith("orm"),
+                                         tokenizer.eot).items():
             scores[name + how] = some.view(len(sums), config.n)
     texts = [[tokenizer.decode(y) for y in ids[i:i + config.n]]
              for i in range(0, len(ids), config.n)]

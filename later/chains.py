@@ -124,11 +124,17 @@ def is_trace_right(one, answer, ended=True):
     return is_answer_right(one, answer, ended) and all(label_steps(one, answer))
 
 
+def label_answer(one, answer, ended):
+    """label_steps, and if the answer ended whether no step is missing: to stop is a step, too."""
+    labels = label_steps(one, answer)
+    return labels + [len(labels) == len(one.numbers) - 1] * bool(ended)
+
+
 def step_ends(tokenizer, ids):
     """Where the steps of sampled ids end, by decoding their prefixes: to encode the text again may
-    cut it elsewhere. -> indices into ids, one a step"""
+    cut it elsewhere. The end-of-text token is the last one. -> indices into ids, one a step"""
     stops = [tokenizer.decode(ids[:i]).count(".") for i in range(len(ids) + 1)]
-    return [i for i in range(len(ids)) if stops[i + 1] > stops[i]]
+    return [i for i in range(len(ids)) if stops[i + 1] > stops[i] or ids[i] == tokenizer.eot]
 
 
 def assess_chains(sums, responses, tokenizer):

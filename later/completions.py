@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from data.batches import encode_prompt
-from later.chains import assess_chains, is_answer_right, label_steps, make_sums, step_ends
+from later.chains import assess_chains, is_answer_right, label_answer, make_sums, step_ends
 from model import load_gpt, respond, sample
 from tools.device import start
 from tools.flags import read_flags, run, write_whole
@@ -28,7 +28,7 @@ from tools.flags import read_flags, run, write_whole
 @dataclass(frozen=True)
 class Config:
     begin: str = "chains"          # checkpoint in --out whose answers are labelled
-    sums: int = 1000               # each answered once
+    sums: int = 2000               # each answered once
     completions: int = 8           # per step, N of Math-Shepherd
     max_new_tokens: int = 64       # longest answer
     out: str = "out"               # folder of checkpoints and metrics
@@ -55,7 +55,8 @@ def label_by_completions(config, policy, tokenizer, sums, answers):
     """From the end of each step `completions` times to the end of the answer. -> for each answer,
     for each of its steps, how many of them say the right number"""
     asked = [(i, ids[:end + 1]) for i, ids in enumerate(answers)
-             for end in step_ends(tokenizer, ids) for _ in range(config.completions)]
+             for end in step_ends(tokenizer, ids) if ids[end] != tokenizer.eot
+             for _ in range(config.completions)]
     given = continue_all(policy, [encode_prompt(tokenizer, sums[i].text) + prefix
                                   for i, prefix in asked], config.max_new_tokens, tokenizer.eot)
     hits = [is_answer_right(sums[i], tokenizer.decode(prefix + y), y[-1] == tokenizer.eot)
@@ -63,6 +64,9 @@ def label_by_completions(config, policy, tokenizer, sums, answers):
     found = [[] for _ in answers]
     for first in range(0, len(hits), config.completions):
         found[asked[first][0]].append(sum(hits[first:first + config.completions]))
+    for one, ids, some in zip(sums, answers, found):         # after the end nothing can follow
+        if ids[-1] == tokenizer.eot:
+            some.append(config.completions * is_answer_right(one, tokenizer.decode(ids)))
     return found
 
 
@@ -74,7 +78,7 @@ def compare_labels(records, completions):
     for record in records:
         truth += so_far(record["right_steps"])
         hits += record["hits"]
-    for n in (1, 2, 4, completions):
+    for n in sorted({min(n, completions) for n in (1, 2, 4, completions)}):
         chance = [1 - comb(completions - h, n) / comb(completions, n) for h in hits]
         found[f"hard_{n}"] = sum(c if t else 1 - c for c, t in zip(chance, truth)) / len(truth)
     right, wrong = ([h for h, t in zip(hits, truth) if t == which] for which in (True, False))
@@ -99,11 +103,11 @@ def main():
     hits = label_by_completions(config, policy, tokenizer, sums, answers)
     records = []
     for one, ids, some in zip(sums, answers, hits):
-        text = tokenizer.decode(ids)
+        text, ended = tokenizer.decode(ids), ids[-1] == tokenizer.eot
         records.append(dict(
             prompt=encode_prompt(tokenizer, one.text), ids=ids, ends=step_ends(tokenizer, ids),
-            right=is_answer_right(one, text, ids[-1] == tokenizer.eot),
-            right_steps=label_steps(one, text), hits=some, completions=config.completions))
+            right=is_answer_right(one, text, ended),
+            right_steps=label_answer(one, text, ended), hits=some, completions=config.completions))
     found = assess_chains(sums, answers, tokenizer) | compare_labels(records, config.completions)
     with write_whole(f"{config.out}/steps.jsonl") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)

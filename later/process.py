@@ -1,7 +1,8 @@
 """Process supervision: a reward model that reads every step, against one that knows the end alone.
 
-    PRM    at each step's end: is this step right? trained up to the first wrong one (2305.20050)
-    ORM    at every token: will the final answer be right? the last token is the score
+    PRM    at each step's end: is this step right? trained up to the first wrong one (2305.20050);
+           to end the answer is its last step: right if none is missing
+    ORM    at every token: will the final answer be right? its last token is the score
     labels of steps by the truth, or by Monte Carlo (Math-Shepherd, 2312.08935): complete the answer
     from this step N times; hard: any completion reaches the right number, soft: how many do
 
@@ -26,7 +27,7 @@ from torch.nn import functional as F
 
 from data.batches import batch_by_length, collate, limit_rows
 from data.files import read_records
-from model import load_gpt, masked_mean
+from model import load_gpt, masked_mean, token_logprobs
 from reward import RewardModel
 from tools.device import start
 from tools.flags import Training, check, read_flags, run
@@ -38,10 +39,11 @@ from tools.steps import Steps
 class Config(Training):
     labels: str = "truth"          # truth, hard, soft: of steps; outcome: of the answer
     begin: str = "chains"          # checkpoint in --out that becomes the reward model
+    likelihood: bool = True        # add the step's log-likelihood; papers: no
     epochs: int = 3                # passes over the answers; paper 2
     batch: int = 32                # answers per step
-    lr: float = 5e-4               # peak learning rate (Adam)
-    muon_lr: float = 0.003         # peak learning rate of the blocks' matrices (Muon)
+    lr: float = 1e-3               # peak learning rate (Adam)
+    muon_lr: float = 0.005         # peak learning rate of the blocks' matrices (Muon)
 
 
 # --- equations ------------------------------------------------------------------------------------
@@ -53,6 +55,17 @@ def process_loss(logits, labels, mask):
     of its tokens it is the ORM's loss."""
     assert logits.shape == labels.shape == mask.shape
     return masked_mean(F.binary_cross_entropy_with_logits(logits, labels, reduction="none"), mask)
+
+
+def step_logits(model, tokens, starts, ends):
+    """The head at a step's end plus likelihood * log p of the step's own tokens, those after
+    `starts`. (B, T), two (B, S) of positions -> (B, S). What comes later changes nothing."""
+    # differs from the papers: their head alone (--no-likelihood) is slow to see a slip of one
+    hidden = model.gpt.hidden(tokens)                                        # (B, T, C)
+    logp = token_logprobs(model.gpt.lm_head(hidden), tokens).cumsum(dim=1)   # (B, T-1)
+    so_far = F.pad(logp, (1, 0))                                             # (B, T)
+    return (model.head(hidden).squeeze(-1).gather(1, ends)
+            + model.likelihood * (so_far.gather(1, ends) - so_far.gather(1, starts)))
 
 
 def solution_score(probabilities, mask, how):
@@ -78,45 +91,48 @@ def step_advantages(rewards, ends, T):
 
 
 def find_targets(record, labels):
-    """-> positions in the whole text and what is to be said there: one at the end of each step, up
-    to the first wrong one if the truth is told; outcome: at every token of the answer"""
-    first = len(record["prompt"])
+    """-> positions in the whole text after which steps begin, where they end, and what is to be
+    said of them; if the truth is told, up to the first wrong one. outcome: at every token of the
+    answer, of all up to it"""
+    first, n = len(record["prompt"]), len(record["ids"])
     if labels == "outcome":
-        return range(first, first + len(record["ids"])), [record["right"]] * len(record["ids"])
+        return [first - 1] * n, list(range(first, first + n)), [record["right"]] * n
     ends = [first + end for end in record["ends"]]
+    starts = [first - 1, *ends][:-1]
     if labels == "truth":
         wanted = record["right_steps"]
         stop = wanted.index(False) + 1 if False in wanted else len(wanted)
-        return ends[:stop], wanted[:stop]
+        return starts[:stop], ends[:stop], wanted[:stop]
     share = [h / record["completions"] for h in record["hits"]]
-    return ends, [float(s > 0) for s in share] if labels == "hard" else share
+    return starts, ends, [float(s > 0) for s in share] if labels == "hard" else share
 
 
 def collate_steps(records, labels):
-    """-> tokens (B, T), positions, targets and mask (B, S)"""
+    """-> tokens (B, T), starts, ends, targets and mask (B, S)"""
     tokens, _ = collate([(record["prompt"], record["ids"]) for record in records])
     found = [find_targets(record, labels) for record in records]
-    S = max(1, max(len(targets) for _, targets in found))
-    positions = torch.zeros(len(records), S, dtype=torch.long)
-    wanted, mask = torch.zeros(len(records), S), torch.zeros(len(records), S)
-    for b, (where, targets) in enumerate(found):
-        positions[b, :len(targets)] = torch.tensor(list(where))
-        wanted[b, :len(targets)] = torch.tensor(targets, dtype=torch.float)
-        mask[b, :len(targets)] = 1
-    return tokens, positions, wanted, mask
+    S = max(len(targets) for _, _, targets in found)
+    starts, ends = torch.zeros(2, len(records), S, dtype=torch.long)
+    wanted, mask = torch.zeros(2, len(records), S)
+    for b, (before, where, targets) in enumerate(found):
+        starts[b, :len(targets)], ends[b, :len(targets)] = torch.tensor([before, where])
+        wanted[b, :len(targets)], mask[b, :len(targets)] = torch.tensor(targets).float(), 1
+    return tokens, starts, ends, wanted, mask
 
 
 @torch.no_grad()
 def step_probabilities(model, examples, ends):
-    """[(prompt ids, response ids)] and where each response's steps end -> a list of chances each
-    """
+    """[(prompt ids, response ids)] and where each response's steps end, each begins where the one
+    before ended -> a list of chances for each response"""
     found, device = [None] * len(examples), model.head.weight.device
     lengths = torch.tensor([len(prompt) + len(response) for prompt, response in examples])
     for rows in lengths.argsort(stable=True).split(limit_rows(model.gpt.config)):
-        tokens, _ = collate([examples[i] for i in rows])
-        chance = model(tokens.to(device)).sigmoid().cpu()
-        for i, row in zip(rows.tolist(), chance):
-            found[i] = [row[len(examples[i][0]) + end].item() for end in ends[i]]
+        tokens, starts, stops, _, mask = (x.to(device) for x in collate_steps([
+            dict(prompt=examples[i][0], ids=examples[i][1], ends=ends[i], hits=[0] * len(ends[i]),
+                 completions=1) for i in rows], "soft"))
+        chance = step_logits(model, tokens, starts, stops).sigmoid()
+        for i, row, kept in zip(rows.tolist(), chance, mask):
+            found[i] = row[kept > 0].tolist()
     return found
 
 
@@ -140,9 +156,9 @@ def measure_accuracy(model, records, labels, device):
     """How often a chance above a half means a label of a half or more, on answers held out"""
     right = asked = 0
     for i in range(0, len(records), limit_rows(model.gpt.config)):
-        tokens, positions, wanted, mask = (x.to(device) for x in collate_steps(
+        tokens, starts, ends, wanted, mask = (x.to(device) for x in collate_steps(
             records[i:i + limit_rows(model.gpt.config)], labels))
-        logits = model(tokens).gather(1, positions)
+        logits = step_logits(model, tokens, starts, ends)
         right += (((logits > 0) == (wanted >= 0.5)) * mask).sum().item()
         asked += mask.sum().item()
     return right / asked
@@ -156,7 +172,7 @@ def main():
     check(config.labels in NAMES, f"--labels {config.labels}: one of {' '.join(NAMES)}")
     device, generator = start(config)
     gpt, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
-    model = RewardModel(gpt, likelihood=0.0).to(device)
+    model = RewardModel(gpt, float(config.likelihood)).to(device)
     records, heldout = read_labelled(config.out)
     muon, adam = make_muon_and_adam(model, config.muon_lr, config.lr)
     lengths = [len(record["prompt"]) + len(record["ids"]) for record in records]
@@ -164,9 +180,9 @@ def main():
                for rows in batch_by_length(lengths, config.batch, generator)]
     steps = Steps(config, NAMES[config.labels])
     for step in steps.upto(len(batches), records, model=model, muon=muon, adam=adam):
-        tokens, positions, wanted, mask = (x.to(device) for x in collate_steps(
+        tokens, starts, ends, wanted, mask = (x.to(device) for x in collate_steps(
             [records[i] for i in batches[step]], config.labels))
-        logits = model(tokens).gather(1, positions)                              # (B, S)
+        logits = step_logits(model, tokens, starts, ends)                        # (B, S)
         loss = process_loss(logits, wanted, mask)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -178,7 +194,7 @@ def main():
         steps.log(step, loss=loss, norm=norm)
     accuracy = measure_accuracy(model, heldout, config.labels, device)
     steps.end(model, gpt.config, tokenizer, f"right on {accuracy:.1%} of held-out labels",
-              heldout_accuracy=accuracy)
+              heldout_accuracy=accuracy, likelihood=model.likelihood)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from data.batches import encode_prompt
 from data.world.facts import FACTS, parse, sentences
 from data.world.text import make_prompts
 from data.world.utility import contains
-from later.chains import is_answer_right, is_trace_right, label_steps, make_sums, step_ends
+from later.chains import is_answer_right, is_trace_right, label_answer, make_sums, step_ends
 from later.process import step_probabilities
 from reward import load_reward, score_all
 from tools.flags import check
@@ -47,11 +47,12 @@ def strict(prompt, answer, ended):
 VERIFIERS = dict(loose=loose, strict=strict, final=is_answer_right, trace=is_trace_right)
 
 
-def reward_steps(one, answer):
+def reward_steps(one, answer, ended):
     """1 for each step up to the first wrong one, then 0: what follows a mistake earns nothing, and
-    a true step that is said again is not due, so it earns nothing either."""
+    a true step that is said again is not due, so it earns nothing either. To stop early is a wrong
+    step."""
     rewards, right = [], True
-    for label in label_steps(one, answer):
+    for label in label_answer(one, answer, ended):
         right = right and label
         rewards.append(float(right))
     return rewards
@@ -108,6 +109,7 @@ def judge_steps(signal, judge, prompts, responses, tokenizer):
     """-> for each response where its steps end, an index into its ids, and what each step earns"""
     ends = [step_ends(tokenizer, y) for y in responses]
     if signal == "steps":
-        return ends, [reward_steps(one, tokenizer.decode(y)) for one, y in zip(prompts, responses)]
+        return ends, [reward_steps(one, tokenizer.decode(y), y[-1] == tokenizer.eot)
+                      for one, y in zip(prompts, responses)]
     examples = [(encode_prompt(tokenizer, p.text), y) for p, y in zip(prompts, responses)]
     return ends, step_probabilities(judge, examples, ends)

@@ -124,7 +124,7 @@ def test_tests_of_what_is_not_written_wait_and_the_others_pass(student, tmp_path
 
 @by_name
 def test_the_solved_function_gets_all_points(hole):
-    for seed in range(3 if hole.name == "rollout" else 20):
+    for seed in range(8):          # `python -m course.check mistakes --seeds 20` tries more
         assert judge(hole, evaluate_all(hole, read(hole), seed), seed) == (1, "right")
 
 

@@ -251,10 +251,14 @@ def test_an_answer_that_never_ends_has_no_score(out):
 
 def test_after_the_first_wrong_step_nothing_earns_and_a_step_said_twice_earns_once():
     one = Sum("What is 2 plus 3 plus 4?", (2, 3, 4))
-    assert reward_steps(one, "2 plus 3 is 5. 5 plus 4 is 9.") == [1, 1]
-    assert reward_steps(one, "2 plus 3 is 6. 6 plus 4 is 10.") == [0, 0]
-    assert reward_steps(one, "2 plus 3 is 5. 2 plus 3 is 5. 5 plus 4 is 9.") == [1, 0, 0]
-    assert reward_steps(one, "2 plus 3 is 5. 5 plus 4 is 9. 9 plus 0 is 9.") == [1, 1, 0]
+    for answer, ended, rewards in (
+            ("2 plus 3 is 5. 5 plus 4 is 9.", True, [1, 1, 1]),
+            ("2 plus 3 is 5. 5 plus 4 is 9.", False, [1, 1]),
+            ("2 plus 3 is 5.", True, [1, 0]),                                # it stopped early
+            ("2 plus 3 is 6. 6 plus 4 is 10.", True, [0, 0, 0]),
+            ("2 plus 3 is 5. 2 plus 3 is 5. 5 plus 4 is 9.", True, [1, 0, 0, 0]),
+            ("2 plus 3 is 5. 5 plus 4 is 9. 9 plus 0 is 9.", True, [1, 1, 0, 0])):
+        assert reward_steps(one, answer, ended) == rewards, answer
 
 
 # --- the loop -------------------------------------------------------------------------------------

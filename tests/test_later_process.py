@@ -1,6 +1,7 @@
 """Worked sums and process supervision: which step is right, where it ends, who chooses what."""
 
 import json
+import math
 import random
 import shutil
 import sys
@@ -15,13 +16,13 @@ from torch.testing import assert_close
 from conftest import call
 from later import best_of, chains, completions, grpo, process, reasoning
 from later.best_of import choose, count, score_solutions, vote
-from later.chains import (Sum, is_answer_right, is_trace_right, label_steps, make_sums,
-                          make_worked, step_ends, work)
+from later.chains import (Sum, is_answer_right, is_trace_right, label_answer, label_steps,
+                          make_sums, make_worked, step_ends, work)
 from later.completions import compare_labels, so_far
 from later.demos import tables
 from later.process import (collate_steps, find_targets, process_loss, solution_score,
                            step_advantages, step_probabilities)
-from model import load_gpt
+from model import GPT, GPTConfig, load_gpt
 from reward import RewardModel
 from tools import steps
 
@@ -115,6 +116,13 @@ def test_a_lucky_chain_has_the_right_answer_and_not_a_right_trace():
     assert not is_answer_right(ONE, RIGHT, ended=False) and not is_trace_right(ONE, RIGHT, False)
 
 
+def test_to_end_the_answer_is_its_last_step():
+    for answer, last in ((RIGHT, True), (WRONG, True), (SHORT, False), (RIGHT * 2, False)):
+        labels = label_steps(ONE, answer)
+        assert label_answer(ONE, answer, True) == labels + [last]
+        assert label_answer(ONE, answer, False) == labels
+
+
 def test_people_slip_as_often_as_is_said(monkeypatch):
     worked = make_worked(1500)
     right = sum(is_answer_right(*one) for one in worked) / 1500
@@ -141,14 +149,15 @@ def test_the_splits_share_no_sum_and_longer_sums_are_longer():
 
 
 def test_step_labels_stand_at_the_ends_of_steps(out):
-    """Every labelled token closes a sentence, there are as many as steps, and the ids are the
-    sampled ones, however they were cut."""
+    """Every labelled token closes a sentence or the answer, there are as many as labels, and the
+    ids are the sampled ones, however they were cut."""
     tokenizer = load_gpt(out / "sft.pt")[1]
     letters = [i for c in RIGHT for i in tokenizer.encode(c)]          # another way to cut it
     for ids in (tokenizer.encode(RIGHT) + [tokenizer.eot], letters, tokenizer.encode(LUCKY)):
-        ends = step_ends(tokenizer, ids)
-        assert len(ends) == 3
-        for i, end in enumerate(ends):
+        ends, ended = step_ends(tokenizer, ids), ids[-1] == tokenizer.eot
+        assert len(ends) == 3 + ended == len(label_answer(ONE, RIGHT, ended))
+        assert not ended or ends[-1] == len(ids) - 1
+        for i, end in enumerate(ends[:3]):
             said = tokenizer.decode(ids[:end + 1])
             assert said.endswith(".") and len(chains.read_steps(said)) == i + 1
     assert step_ends(tokenizer, tokenizer.encode("8 plus 7 is")) == []
@@ -160,20 +169,21 @@ RECORD = dict(prompt=[1, 2, 3], ids=[4, 5, 6, 7, 8, 9], ends=[1, 3, 5], right=Tr
               right_steps=[True, False, True], hits=[4, 1, 0], completions=8)
 
 
-@pytest.mark.parametrize("labels, where, targets", [
-    ("truth", [4, 6], [1, 0]),                       # up to the first wrong step and with it
-    ("hard", [4, 6, 8], [1, 1, 0]), ("soft", [4, 6, 8], [.5, .125, 0]),
-    ("outcome", [3, 4, 5, 6, 7, 8], [1] * 6)])
-def test_what_is_asked_for_and_where(labels, where, targets):
-    positions, wanted = find_targets(RECORD, labels)
-    assert list(positions) == where and list(wanted) == targets
+@pytest.mark.parametrize("labels, before, where, targets", [
+    ("truth", [2, 4], [4, 6], [1, 0]),               # up to the first wrong step and with it
+    ("hard", [2, 4, 6], [4, 6, 8], [1, 1, 0]), ("soft", [2, 4, 6], [4, 6, 8], [.5, .125, 0]),
+    ("outcome", [2] * 6, [3, 4, 5, 6, 7, 8], [1] * 6)])
+def test_what_is_asked_for_and_where(labels, before, where, targets):
+    assert find_targets(RECORD, labels) == (before, where, targets)
 
 
 def test_a_batch_holds_each_records_targets_and_no_more():
     other = RECORD | dict(ids=[4, 5], ends=[1], right_steps=[True], hits=[8], prompt=[1])
-    tokens, positions, wanted, mask = collate_steps([RECORD, other], "hard")
-    assert tokens.shape == (2, 9) and mask.tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert positions[1, 0] == 2 and tokens[1, 2] == 5 and wanted[0].tolist() == [1, 1, 0]
+    tokens, starts, ends, wanted, mask = collate_steps([RECORD, other, other | dict(
+        ends=[], hits=[], right_steps=[])], "hard")
+    assert tokens.shape == (3, 9) and mask.tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]
+    assert starts[1, 0] == 0 and ends[1, 0] == 2 and tokens[1, 2] == 5
+    assert wanted[0].tolist() == [1, 1, 0]
 
 
 def test_hard_labels_of_a_wrong_step_are_wrong_as_often_as_it_is_repaired():
@@ -205,14 +215,14 @@ def ends_at_once(model, prompts, max_new_tokens, eos):
 
 
 def test_completions_begin_after_each_step_and_are_read_with_what_came_before(out, monkeypatch):
-    """Whoever ends at once has the right number after the last step alone, in whatever order the
-    prefixes are completed."""
+    """Whoever ends at once has the right number after the last step alone; after the end of an
+    answer nothing is completed."""
     tokenizer = load_gpt(out / "sft.pt")[1]
     monkeypatch.setattr(completions, "sample", ends_at_once)
     answers = [tokenizer.encode(text) + [tokenizer.eot] for text in (RIGHT, WRONG, SHORT)]
     found = completions.label_by_completions(completions.Config(completions=4), None, tokenizer,
                                              [ONE] * 3, answers)
-    assert found == [[0, 0, 4], [0, 0, 0], [4]]
+    assert found == [[0, 0, 4, 4], [0, 0, 0, 0], [4, 4]]
 
 
 def test_rejection_sampling_keeps_what_is_right_and_its_control_as_many_of_all(out):
@@ -250,20 +260,35 @@ def test_counting_by_hand():
     assert count([ONE], texts, ended, {}, 1)["random"] == (0.5, 0.5)
 
 
-def test_scores_do_not_see_later_steps_padding_or_batch_mates(out):
+def test_a_steps_logit_is_the_head_and_the_likelihood_of_its_own_tokens():
+    """Each of six tokens has chance 1/6 and the head says 0.2: steps of 2 and of 1 tokens after a
+    prompt of 2 have 0.2 + 0.5 * -2 log 6 and 0.2 + 0.5 * -log 6."""
+    gpt = GPT(GPTConfig(vocab_size=6, block_size=8, n_layer=1, n_head=1, n_embd=4))
+    for p in gpt.parameters():
+        torch.nn.init.zeros_(p)
+    model = RewardModel(gpt, likelihood=0.5)
+    model.head.bias.data.fill_(0.2)
+    found = process.step_logits(model, tensor([[1, 2, 3, 4, 5]]), tensor([[1, 3]]),
+                                tensor([[3, 4]]))
+    assert_close(found, tensor([[0.2 - math.log(6), 0.2 - 0.5 * math.log(6)]]))
+
+
+@pytest.mark.parametrize("likelihood", [0.0, 1.0])
+def test_scores_do_not_see_later_steps_padding_or_batch_mates(out, likelihood):
     torch.manual_seed(0)
     gpt, tokenizer = load_gpt(out / "sft.pt")
-    model = RewardModel(gpt, likelihood=0.0).eval()
+    model = RewardModel(gpt, likelihood).eval()
     torch.nn.init.normal_(model.head.weight)
-    prompt, whole = tokenizer.encode(ONE.text + "\n"), tokenizer.encode(RIGHT)
+    prompt, whole = tokenizer.encode(ONE.text + "\n"), tokenizer.encode(RIGHT) + [tokenizer.eot]
     ends = step_ends(tokenizer, whole)
     alone = step_probabilities(model, [(prompt, whole[:ends[0] + 1])], [ends[:1]])[0]
     both = step_probabilities(model, [(prompt, whole), (prompt, whole[:9])], [ends, ends[:1]])
     assert both[0][0] == approx(alone[0], abs=1e-5) == approx(both[1][0], abs=1e-5)
-    products = score_solutions(model, [(prompt, whole), (prompt, [])], [ends, []], False)
+    products = score_solutions(model, [(prompt, whole), (prompt, whole[:-1])], [ends, ends[:3]],
+                               False, tokenizer.eot)
     assert products[" product"][1] == 0 and products[" product"][0] == approx(
-        both[0][0] * both[0][1] * both[0][2], abs=1e-5)
-    last = score_solutions(model, [(prompt, whole)], [ends], True)[""]
+        math.prod(both[0]), abs=1e-5)                       # what never ends is worth nothing
+    last = score_solutions(model, [(prompt, whole)], [ends], True, tokenizer.eot)[""]
     assert last[0] == approx(step_probabilities(model, [(prompt, whole)], [[len(whole) - 1]])[0][0])
 
 

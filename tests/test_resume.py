@@ -6,6 +6,8 @@ import os
 import resource
 import shutil
 import signal
+import sys
+from contextlib import contextmanager
 
 import pytest
 import tools               # before torch: it says how torch's threads wait
@@ -29,7 +31,7 @@ STAGES = {
     "ppo": (ppo, "ppo", f"--iterations 6 --episodes 8 --minibatch 4 --prompts 40 {SHORT}"),
     "ppo_ptx": (ppo, "ppo_ptx", "--ptx 1 --iterations 5 --episodes 8 --minibatch 8 --prompts 40 "
                                 f"--documents 60 {SHORT}"),
-    "dpo": (dpo, "dpo", f"--epochs 2 --batch 16 {SHORT}")}
+    "dpo": (dpo, "dpo", f"--batch 16 {SHORT}")}
 ASK = f"--prompts 30 --heldout-prompts 4 {SHORT}"
 
 
@@ -85,11 +87,10 @@ def among_the_comparisons():
 
 
 MOMENTS = {
-    "pretrain": [at_step(3), before_the_end],
+    "pretrain": [at_step(3), before_the_end, between_the_closing_line_and_the_checkpoint],
     "sft": [at_step(1), at_step(3)],
     "reward": [at_step(1), at_step(3), before_the_rename],
-    "ppo": [at_step(1), at_step(3), before_the_rename, before_the_end,
-            between_the_closing_line_and_the_checkpoint],
+    "ppo": [at_step(1), at_step(3), before_the_rename, before_the_end],
     "ppo_ptx": [at_step(3), before_the_rename, before_the_checkpoint_is_renamed],
     "dpo": [at_step(3), before_the_end, after_the_checkpoint]}
 
@@ -97,14 +98,20 @@ MOMENTS = {
 # --- kills ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def every_other_step():
-    """Is saved, so that a log may hold lines of steps that are taken again."""
+@contextmanager
+def saving_every_other_step():
+    """So that a log may hold lines of steps that are taken again."""
     save = steps.Steps.save
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps, "SAVE_EVERY", 0)
         patch.setattr(steps.Steps, "save",
                       lambda self, step, state: None if step % 2 else save(self, step, state))
+        yield
+
+
+@pytest.fixture
+def every_other_step():
+    with saving_every_other_step():
         yield
 
 
@@ -171,7 +178,7 @@ def test_a_stage_killed_three_times_ends_the_same(copy, monkeypatch):
     assert same(whole, result(copy, "ppo", name))
 
 
-@pytest.mark.parametrize("stage", ["sft", "dpo"])
+@pytest.mark.parametrize("stage", ["pretrain", "sft"])
 def test_who_is_killed_between_the_closing_line_and_the_checkpoint_finds_the_stage_undone(
         copy, tmp_path, monkeypatch, stage):
     """Also one so short that nothing was kept to go on with. What is there after a kill may be
@@ -210,12 +217,20 @@ def test_comparisons_are_whole_or_those_of_before_and_a_rerun_writes_the_same(co
 # --- refusals -------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def stopped_once(out, tmp_path_factory):
+    folder = shutil.copytree(out, tmp_path_factory.mktemp("stopped") / "out")
+    with saving_every_other_step():
+        killed(sft, folder, STAGES["sft"][2], at_step(3))
+    assert (folder / "sft.part").is_file()
+    return folder
+
+
 @pytest.fixture
-def stopped(copy, every_other_step):
+def stopped(stopped_once, every_other_step, tmp_path, monkeypatch):
     """A folder in which sft.py was killed at its fourth step; two steps are saved, three logged."""
-    killed(sft, copy, STAGES["sft"][2], at_step(3))
-    assert (copy / "sft.part").is_file()
-    return copy
+    monkeypatch.setattr(sys, "argv", [])
+    return shutil.copytree(stopped_once, tmp_path / "out")
 
 
 def refused(out, flags, *names):
@@ -249,22 +264,17 @@ def test_going_on_with_other_flags_another_model_or_a_damaged_file_is_refused(st
     assert not (stopped / "sft.part").exists()
 
 
-def lose(key):
-    return lambda kept: kept.pop(key)
-
-
-def put(**values):
-    return lambda kept: kept.update(values)
-
-
-@pytest.mark.parametrize("spoil", [
-    put(step=-1), put(step=0), put(step=4), put(step=10 ** 9), put(step="2"), put(step=None),
-    put(seconds="long"), put(flags=[]), put(state={}), put(random=[]),
-    *map(lose, ("step", "seconds", "origin", "flags", "state", "random"))])
-def test_what_was_kept_to_go_on_with_but_cannot_be_right_is_refused(stopped, spoil):
-    """Its checksums are right: it is another program's, or somebody's idea."""
+@pytest.mark.parametrize("spoilt", [
+    dict(step=-1), dict(step=0), dict(step=4), dict(step=10 ** 9), dict(step="2"), dict(step=None),
+    dict(seconds="long"), dict(flags=[]), dict(state={}), dict(random=[]),
+    "step", "seconds", "origin", "flags", "state", "random"], ids=str)
+def test_what_was_kept_to_go_on_with_but_cannot_be_right_is_refused(stopped, spoilt):
+    """Something in it, or without something. Its checksums are right: it is another program's."""
     kept = torch.load(stopped / "sft.part", weights_only=True)
-    spoil(kept)
+    if isinstance(spoilt, str):
+        del kept[spoilt]
+    else:
+        kept.update(spoilt)
     torch.save(kept, stopped / "sft.part")
     refused(stopped, STAGES["sft"][2], f"{stopped}/sft.part", "damaged", "delete")
 

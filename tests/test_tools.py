@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ BUFFERED = {key: value for key, value in os.environ.items() if key != "PYTHONUNB
 def python(command, *more, stdin="", **environment):
     """A command of the project in a process of its own. -> what it did"""
     return subprocess.run([sys.executable, *command.split(), *more], cwd=ROOT, capture_output=True,
-                          input=stdin.encode(), env=BUFFERED | environment, timeout=120)
+                          input=stdin.encode(), env=BUFFERED | environment, timeout=300)
 
 
 @pytest.fixture
@@ -79,6 +80,7 @@ def imported(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@cache
 def meets_first(path):
     """What an import of the file comes to first, however deep: tools or torch; None if neither."""
     for name in imported(path):
@@ -91,11 +93,11 @@ def meets_first(path):
 
 def test_every_script_imports_tools_before_torch(tmp_path):
     assert len(SCRIPTS) > 30 and not [path for path in SCRIPTS if meets_first(path) == "torch"]
-    wrong = tmp_path / "wrong.py"
-    wrong.write_text("import torch\nfrom tools.flags import check\n")
-    assert meets_first(wrong) == "torch"
-    wrong.write_text("import json\nimport model\nimport torch\n")
-    assert meets_first(wrong) == "tools"
+    for name, source in (("torch", "import torch\nfrom tools.flags import check\n"),
+                         ("tools", "import json\nimport model\nimport torch\n")):
+        path = tmp_path / f"{name}_first.py"
+        path.write_text(source)
+        assert meets_first(path) == name
 
 
 def openmp_settings(script, **environment):
@@ -273,7 +275,7 @@ def test_a_second_run_of_a_stage_in_one_folder_ends_with_one_line_while_the_firs
             f"error: another run writes sft in {folder}; wait for it, or give one of them another "
             "--out\n")
         assert first.poll() is None and (folder / "sft.pt").read_bytes() == began
-        said, _ = first.communicate(b"\n", timeout=120)
+        said, _ = first.communicate(b"\n", timeout=300)
     assert first.returncode == 0 and said.startswith(f"{folder}/sft.pt: held-out loss".encode())
     lines = (folder / "metrics/sft.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [*range(len(lines) - 1), -1]

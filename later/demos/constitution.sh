@@ -45,7 +45,7 @@ for labels in ${LABELS:-soft hard clamped people}; do
     begin "rl-$labels" "$all/sl-4/sl-4.pt" "$all/$source/comparisons.jsonl" \
         "$all/$source/prompts.jsonl" || continue
     py -m later.feedback --stage fit --begin sl-4 $how
-    py ppo.py --begin sl-4 --prompts "$run/prompts.jsonl" --iterations 30
+    py ppo.py --begin sl-4 --prompts "$run/prompts.jsonl" --iterations 60 --beta 0.05
     measure ppo --reference sl-4
 done
 "$python" experiments/plot.py table "$OUT" policy harmless rude agrees invented right_red task right \

@@ -22,15 +22,18 @@ def compare(ai):
     return {"judge and labeler agree": label["agreement"], "two labelers agree": asked["agreement"],
             "same position after the swap": label["same_position"],
             "milliseconds a label": label["milliseconds_per_label"],
-            "AI's policy wins against people's": sum(wins) / len(wins)}
+            f"{ai.name} wins against people": sum(wins) / len(wins)}
 
 
 def main():
-    found = [compare(path) for path in find_runs(sys.argv[1])["ai"]]
     print("| figure | seeds | value |\n|---|---|---|")
-    for key in found[0]:
-        print("| {} | {} | {:.2f} ± {:.2f} |".format(
-            key, len(found), *mean_and_spread([row[key] for row in found])))
+    shown = set()
+    for name, paths in find_runs(sys.argv[1]).items():
+        found = [compare(path) for path in paths] if name.startswith("ai") else [{}]
+        for key in [key for key in found[0] if key not in shown]:
+            shown.add(key)
+            print("| {} | {} | {:.2f} ± {:.2f} |".format(
+                key, len(found), *mean_and_spread([row[key] for row in found])))
 
 
 if __name__ == "__main__":

@@ -6,17 +6,20 @@
 # two answers are swapped (56, 21, 18 %).
 #
 # Look for: the share of pairs on which it is right, by what the rule speaks about; position; size.
-# SIZES="2x48 4x96 6x128" pretrains the other two, 15 minutes more.
+# JUDGES="2x48 4x96 6x128 4x96-48000" adds two sizes, which are pretrained first, and three times as
+# many pages.
 
 source "$(dirname "$0")/common.sh"
 
-for size in ${SIZES:-4x96}; do
-    begin "$size" base.pt sft.pt || continue
+for judge in ${JUDGES:-4x96}; do
+    begin "$judge" base.pt sft.pt || continue
+    size=${judge%-*} pages=16000
+    if [ "$size" != "$judge" ]; then pages=${judge#*-}; fi
     if [ "$size" != 4x96 ]; then
-        py sft.py --resume --stage pretrain --n-layer "${size%x*}" --n-embd "${size#*x}" \
+        py sft.py --stage pretrain --n-layer "${size%x*}" --n-embd "${size#*x}" \
             --n-head $(((${size#*x} + 31) / 32))
     fi
-    py -m later.judge --resume
+    py -m later.judge --pages "$pages"
     py -m later.judge --stage test
 done
 for rule in helpful harmless; do
