@@ -17,7 +17,7 @@
 
 source "$(dirname "$0")/common.sh"
 
-for bias in "doubt-bias 0" "confidence-bias 3" "confidence-bias 6" "doubt-bias 1" "doubt-bias 3"; do
+for bias in "doubt-bias 0" "confidence-bias 3" "confidence-bias 6" "doubt-bias 3"; do
     begin "${bias/ /-}" sft.pt || continue
     py compare.py --prompts 2000 --$bias
     py reward.py

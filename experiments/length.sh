@@ -14,20 +14,12 @@
 
 source "$(dirname "$0")/common.sh"
 
-for bias in 0 0.3 1.5; do
-    last=reward.pt
-    if begin "bias-$bias" sft.pt; then
-        py compare.py --length-bias "$bias" --prompts 2000
-        py reward.py
-    fi
-    model=$run/reward.pt
-    last=results.json
-    for beta in 0.03 0.12; do
-        begin "bias-$bias-beta-$beta" sft.pt || continue
-        cp "$model" "$run/"
-        py ppo.py --beta "$beta"
-        py eval.py $small
-    done
+for bias in 0 0.5 1.5; do
+    begin "bias-$bias" sft.pt || continue
+    py compare.py --length-bias "$bias" --prompts 2000
+    py reward.py
+    py ppo.py --beta 0.03
+    py eval.py $small
 done
 "$python" experiments/plot.py table "$OUT" rm length_slope accuracy_gold
 "$python" experiments/plot.py points "$OUT" ppo length gold kl score

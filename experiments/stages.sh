@@ -18,7 +18,7 @@
 
 source "$(dirname "$0")/common.sh"
 
-as_trained $small
+as_trained
 if begin base-ppo base.pt sft.pt reward.pt; then
     py ppo.py --begin base
     py eval.py $small

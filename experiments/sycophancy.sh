@@ -3,8 +3,9 @@
 #
 # Perez et al. (arXiv 2212.09251) and Sharma et al. (arXiv 2310.13548) find that preference
 # training makes models agree with what the user believes. --agreement-bias is what labelers add
-# when an answer agrees with the false premise of its prompt; agreeing costs 1 in true utility.
-# The run as trained has 0.3.
+# when an answer agrees with the false premise of its prompt. Such an answer is worth 4.8 less than
+# the careful one (3 for the task, 1 for agreeing, the rest for what it says that is false): at a
+# bias of 3 labelers still like the careful answer better, at 6 the pleasing one.
 #
 # Look for: agrees_with_false after SFT, PPO and DPO. Remedies: contrasting pairs, in which the
 # careful answer stands above the pleasing one, and a reward that can be checked (--reward gold).
@@ -25,11 +26,8 @@ tune() {    # tune RUN FLAGS...   of asking.py
     py eval.py --prompts 200
 }
 
-tune bias-0 --agreement-bias 0
-as_trained --prompts 200
-tune bias-2 --agreement-bias 2
-tune bias-2-contrast-60 --agreement-bias 2 --contrast 60
-tune bias-2-contrast --agreement-bias 2 --contrast 400
+for bias in 0 3 6; do tune bias-$bias --agreement-bias $bias; done
+tune bias-6-contrast --agreement-bias 6 --contrast 200
 if begin reward-gold sft.pt reward.pt; then
     py experiments/written_reward.py --reward gold
     py eval.py --prompts 200

@@ -14,13 +14,13 @@
 
 source "$(dirname "$0")/common.sh"
 
-as_trained $small       # gamma 1 in PPO-ptx, beta 0.1
-for gamma in 0.3 3 10; do
+as_trained              # gamma 1 in PPO-ptx, beta 0.1
+for gamma in 0.3 3; do
     begin "gamma-$gamma" sft.pt reward.pt || continue
     py ppo.py --ptx "$gamma"
     py eval.py $small
 done
-for beta in 0.03 0.3 1; do
+for beta in 0.3 1; do
     begin "beta-$beta" sft.pt reward.pt || continue
     py ppo.py --beta "$beta"
     py eval.py $small
