@@ -7,6 +7,7 @@ to SFT and the alignment tax: the pretraining loss, and questions answered on th
 readings ask whether the reward model reads what an answer says.
 
     python eval.py        out/*.pt -> out/results.json, out/answers.jsonl, shown by tools/report.py
+                          in the terminal and as out/report.html
 
 --prompts and --documents also take a file of your own; what is left without a true utility is the
 pretraining loss, the score, the KL, lengths, the accuracies on held-out pairs, and samples to read.
@@ -21,7 +22,8 @@ import tools               # before torch: it says how torch's threads wait
 import torch
 from tqdm import tqdm
 
-from data.batches import draw_windows, encode_example, encode_prompt, pack
+from data.batches import (collate, draw_windows, encode_example, encode_prompt, limit_rows,
+                          pack)
 from data.comparisons import fit_length_slope, pair_accuracy, rank_values
 from data.files import number_or_file, read_documents, read_prompts, truth_is_known
 from data.world.labelers import make_labelers, measure_agreement
@@ -29,15 +31,15 @@ from data.world.measures import (count_judged_wins, count_wins, find_most_freque
                                  mean, measure_behaviour, measure_reading)
 from data.world.tasks import opinion, unknown_question, why_question
 from data.world.text import make_probes
-from data.world.utility import gold, is_right
-from dpo import all_logprobs
-from model import count_cached_rows, load_gpt, respond, sample
+from data.world.utility import breakdown, gold, is_right
+from model import count_cached_rows, load_gpt, respond, sample, token_logprobs
 from reward import load_reward, score_all
 from sft import measure_loss
 from tools.checkpoints import MADE_BY
 from tools.device import start
 from tools.flags import check, fail, lock, read_flags, run, write_whole
-from tools.report import NAMES, read_closing, read_lines, show
+from tools.report import show
+from tools.results import NAMES, read_closing, read_lines
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,18 @@ def answer_all(config, name, model, tokenizer, texts, temperature, device):
 # --- measures that need a model -------------------------------------------------------------------
 
 
-def measure_kl(ref, model, tokenizer, prompts, responses, device):
-    """y ~ model, so the mean of log model(y) - log ref(y) is KL(model || ref), nats per response.
-    """
-    items = [(encode_prompt(tokenizer, p.text), [ids]) for p, ids in zip(prompts, responses)]
-    logp, ref_logp = (all_logprobs(net, items, device) for net in (model, ref))
-    return mean((logp - ref_logp).tolist())
+@torch.no_grad()
+def log_ratios(ref, model, examples, device):
+    """log model(y_t) - log ref(y_t) of every token of every response. With y ~ model the mean of
+    their sums is KL(model || ref), nats per response. -> a list of numbers for each"""
+    found = [None] * len(examples)
+    lengths = torch.tensor([len(prompt) + len(response) for prompt, response in examples])
+    for rows in lengths.argsort(stable=True).split(limit_rows(model.config)):
+        tokens, mask = (x.to(device) for x in collate([examples[i] for i in rows]))
+        logp, ref_logp = (token_logprobs(net(tokens), tokens) for net in (model, ref))
+        for i, ratio, kept in zip(rows.tolist(), logp - ref_logp, mask[:, 1:]):
+            found[i] = ratio[kept > 0].tolist()
+    return found
 
 
 def measure_truth(reward_model, tokenizer, records, known, seed, device):
@@ -171,9 +179,9 @@ def read_questions(config, tokenizer, block_size):
 
 
 def measure(config, models, reward_model, tokenizer, prompts, n, device):
-    """What needs no true utility.
-    -> {model: [(answer, ended)]}, {model: {column: (mean, half interval)}}"""
-    texts, answers, columns = [p.text for p in prompts], {}, {}
+    """What needs no true utility. -> {model: [(answer, ended)]}, {model: {column: (mean, half
+    interval)}}, {model: [what answers.jsonl says of an answer beside itself]}"""
+    texts, answers, columns, details = [p.text for p in prompts], {}, {}, {}
     T, known = models["sft"].config.block_size, truth_is_known(config.prompts)
     related = known or not truth_is_known(config.documents)             # text of the same kind
     text = [draw_windows(pack(tokenizer, read_documents(config.documents, which="held-out")), 64, T,
@@ -182,19 +190,24 @@ def measure(config, models, reward_model, tokenizer, prompts, n, device):
     for name, model in tqdm(models.items(), desc="eval"):
         given, ids = answer_all(config, name, model, tokenizer, texts, 1.0, device)
         answers |= given
-        row = columns[name] = dict(
-            length=mean(map(len, ids[:n])),
-            kl=measure_kl(models["sft"], model, tokenizer, prompts[:n], ids[:n], device))
+        examples = [(encode_prompt(tokenizer, p.text), y) for p, y in zip(prompts[:n], ids)]
+        ratios = log_ratios(models["sft"], model, examples, device)
+        row = columns[name] = dict(length=mean(map(len, ids[:n])), kl=mean(map(sum, ratios)))
+        details[name] = [dict(tokens=[tokenizer.decode([i]) for i in y],
+                              log_ratio=[round(r, 3) for r in ratio])
+                         for (_, y), ratio in zip(examples, ratios)]
         if text:
             row["lm_loss"] = measure_loss(model, text, device), 0.0                 # no interval
         if known:
             row["few_shot"] = measure_few_shot(model, tokenizer, more)
         if reward_model:
-            examples = [(encode_prompt(tokenizer, p.text), y) for p, y in zip(prompts[:n], ids)]
-            row["score"] = mean(score_all(reward_model, examples, device).tolist())
+            scores = score_all(reward_model, examples, device).tolist()
+            row["score"] = mean(scores)
+            for one, score in zip(details[name], scores):
+                one["score"] = round(score, 3)
     return answers, {name: columns.get(name, {})
                      | dict(ended=mean(ended for _, ended in answers[name][:n]))
-                     for name in NAMES if name in answers}
+                     for name in NAMES if name in answers}, details
 
 
 def judge(answers, columns, prompts, n, seed):
@@ -226,15 +239,23 @@ def select(columns, i):
             for key, value in columns.items() if value is not None}
 
 
-def write(config, columns, answers, prompts, n, rest):
+def tell_truth(p, answer, ended):
+    """What answers.jsonl says of an answer where the truth is known."""
+    if not p.want:
+        return {}
+    terms = {term: round(value, 3) for term, value in breakdown(p, answer, ended).items() if value}
+    return dict(kind=p.kind, gold=gold(p, answer, ended), right=is_right(p, answer, ended),
+                terms=terms)
+
+
+def write(config, columns, answers, details, prompts, n, rest):
     """results.json and answers.jsonl"""
     with write_whole(f"{config.out}/answers.jsonl") as file:
         for name in columns:
-            for p, (answer, ended) in zip(prompts[:n], answers[name]):
-                truth = dict(kind=p.kind, gold=gold(p, answer, ended),
-                             right=is_right(p, answer, ended)) if p.want else {}
-                file.write(json.dumps(dict(model=name, prompt=p.text, answer=answer, ended=ended,
-                                           **truth)) + "\n")
+            more = details.get(name, [{}] * n)                      # none of the few-shot page
+            for p, (answer, ended), detail in zip(prompts[:n], answers[name], more):
+                file.write(json.dumps(dict(model=name, prompt=p.text, answer=answer, ended=ended)
+                                      | tell_truth(p, answer, ended) | detail) + "\n")
     results = select(columns, 0) | dict(intervals=select(columns, 1), seed=config.seed, **rest)
     with write_whole(f"{config.out}/results.json") as file:
         file.write(json.dumps(results, indent=2, allow_nan=False) + "\n")
@@ -253,7 +274,7 @@ def main():
     reward_model = load_reward(out / "reward.pt", device) if (out / "reward.pt").is_file() else None
 
     prompts, n = read_questions(config, tokenizer, sft.config.block_size)
-    answers, columns = measure(config, models, reward_model, tokenizer, prompts, n, device)
+    answers, columns, details = measure(config, models, reward_model, tokenizer, prompts, n, device)
     rm = {key: value for stage in ("compare", "reward")
           for key, value in closing.get(stage, {}).items()
           if key.startswith(("accuracy", "agreement", "longer", "shorter"))}
@@ -266,7 +287,7 @@ def main():
     if "heldout_accuracy" in closing.get("dpo", {}):
         rm["accuracy_implicit_dpo"] = closing["dpo"]["heldout_accuracy"]
     seconds = {stage: line["seconds"] for stage, line in closing.items() if "seconds" in line}
-    write(config, columns, answers, prompts, n, dict(
+    write(config, columns, answers, details, prompts, n, dict(
         rm=rm, seconds=seconds, device=str(device),
         parameters=sum(p.numel() for p in sft.parameters())))
     show(out)

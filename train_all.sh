@@ -74,5 +74,5 @@ stage dpo.pt "2b and 3 in one: DPO, eq. 1 with the policy in the place of the re
     dpo.py --resume $dpo
 
 stage always "4 evaluate: what the models do, by a true utility that training sees only through labelers" \
-    "a minute and: the table, five prompts answered by every model, results.json; figures with matplotlib" \
+    "a minute and: the table, five prompts answered by every model, results.json, report.html" \
     eval.py $eval

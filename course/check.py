@@ -28,7 +28,7 @@ from course.holes import HOLES, RECIPE, ROOT
 from course.surgery import empty
 from course.words import name_words
 from tools.flags import check, read_flags, run
-from tools.report import read_lines, read_results
+from tools.results import read_lines, read_results
 
 
 @dataclass(frozen=True)

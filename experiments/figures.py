@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from data.world.measures import count_judged_wins, count_wins
 from data.world.text import make_prompts
 from experiments import plot
-from tools.report import NAMES
+from tools.results import NAMES
 
 # --- the dial -------------------------------------------------------------------------------------
 
@@ -133,7 +133,9 @@ def figure1(folder):
 def tax(folder):
     """Pretraining loss against true utility: base, SFT, PPO by beta, PPO-ptx by gamma."""
     runs = plot.find_runs(folder)
-    plot.table(folder, "ppo", "lm_loss", "few_shot", "gold", "right", "kl")
+    for model in ("ppo", "ppo_ptx"):
+        print(f"\n{NAMES[model]}")
+        plot.table(folder, model, "lm_loss", "few_shot", "gold", "right", "kl")
     figure, ((axis,),) = plot.make_axes(1, 6.5, 4)
     def point(paths, model, label, colour, marker="o"):
         x, y = plot.average(paths, model, "lm_loss"), plot.average(paths, model, "gold")

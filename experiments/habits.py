@@ -12,7 +12,7 @@ from data.world.text import LABELERS, RUDE, SKILLS, make_prompts
 from data.world.utility import FILLER, is_right
 from experiments.plot import find_runs, mean_and_spread
 from tools.flags import run
-from tools.report import read_lines
+from tools.results import read_lines
 
 HABITS = [*SKILLS, "other"]
 

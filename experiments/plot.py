@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from tools.flags import check
-from tools.report import COLUMNS, NAMES, read_lines
+from tools.results import COLUMNS, NAMES, read_lines
 
 PICTURES = ROOT / "docs"
 COLOURS = dict(base="#999999", base_few_shot="#8c6d31", sft="#1f77b4", ppo="#d62728",
@@ -72,7 +72,8 @@ def table(folder, model, *keys):
     for run, paths in find_runs(folder).items():
         rows[run] = [average(paths, model, key) for key in keys]
         cells = ["" if cell is None else "{:.2f} ± {:.2f}".format(*cell) for cell in rows[run]]
-        print(f"| {run} | {len(paths)} | {' | '.join(cells)} |")
+        if any(cells):
+            print(f"| {run} | {len(paths)} | {' | '.join(cells)} |")
     return {run: cells for run, cells in rows.items() if any(cells)}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tools.flags import check, run, write_whole
-from tools.report import read_lines
+from tools.results import read_lines
 
 
 def take_apart(record):

@@ -159,13 +159,30 @@ def test_held_out_labelers_prefer_what_is_right_and_take_equal_answers_for_a_tie
     assert won > 0.9 and lost < 0.1
 
 
-def test_the_kl_is_that_of_the_model_from_the_reference_in_nats_per_response(monkeypatch):
-    """y ~ model: model's log-probs -1 and -2, the reference's -3 and -6, so (2 + 4) / 2."""
-    logp = {"model": torch.tensor([-1.0, -2.0]), "ref": torch.tensor([-3.0, -6.0])}
-    monkeypatch.setattr(evaluation, "all_logprobs", lambda net, items, device: logp[net])
-    tokenizer = SimpleNamespace(encode=lambda text: [1])
-    found = evaluation.measure_kl("ref", "model", tokenizer, [COWS, COWS], [[1], [2]], "cpu")
-    assert found == (3.0, approx(1.96 * 2 ** 0.5 / 2 ** 0.5))
+class Says(torch.nn.Module):
+    """Gives every token of a vocabulary of four the log-probs that it was told, whatever came."""
+
+    def __init__(self, chances):
+        super().__init__()
+        self.logits = torch.tensor(chances).log()
+        self.config = SimpleNamespace(block_size=8, vocab_size=4)
+
+    def forward(self, tokens):
+        return self.logits.expand(*tokens.shape, 4)
+
+
+def test_the_kl_is_that_of_the_model_from_the_reference_in_nats_per_response():
+    """y ~ model. Token 1 has a chance of 0.4 and 0.2 in the reference, token 2 0.1 and 0.3; what
+    the prompts say does not count, nor how long the other responses are."""
+    model, ref = Says([0.4, 0.4, 0.1, 0.1]), Says([0.3, 0.2, 0.3, 0.2])
+    found = evaluation.log_ratios(ref, model, [([2, 2], [1, 2]), ([1], [1])], "cpu")
+    assert found[0] == approx([math.log(2), -math.log(3)]) and found[1] == approx([math.log(2)])
+
+
+def test_what_an_answer_is_worth_is_told_term_by_term():
+    told = evaluation.tell_truth(COWS, "What a good question. Cows eat hay.", True)
+    assert sum(told["terms"].values()) == approx(told["gold"], abs=2e-3) and not told["right"]
+    assert told["terms"]["filler"] == -0.5 and told["terms"]["true"] == -0.5
 
 
 def test_few_shot_exact_is_the_share_of_full_answers_among_prompts_that_have_one(monkeypatch):

@@ -17,7 +17,8 @@ RECIPE = ["sft", "compare", "reward", "ppo", "dpo", "eval"]
 SCRIPTS = [*RECIPE, "chat", "tools.report"]
 ASIDE = ("experiments", "later", "course", "tests")      # they look at all, nothing looks at them
 FLOORS = [["tools", "tools.flags", "tools.device", "tools.optimizers", "tools.checkpoints",
-           "tools.steps", "tools.report", "data", "data.tokenizer", "data.batches", "data.files",
+           "tools.steps", "tools.results", "tools.page", "tools.report", "data",
+           "data.tokenizer", "data.batches", "data.files",
            "data.comparisons", "data.world"],
           ["model"], ["sft", "compare", "reward", "dpo"], ["ppo"], ["eval", "chat"],
           ["tools.convert", *ASIDE]]

@@ -24,6 +24,7 @@ from data.tokenizer import Tokenizer, train_ranks
 from data.world.text import split
 from model import GPT, GPTConfig, load_gpt
 from tools import convert, report
+from tools.results import read_answers, read_closing, read_lines, read_results
 from tools.checkpoints import save
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +130,7 @@ def test_ppo_and_eval_take_their_prompts_from_hh(copy, tmp_path):
     call(ppo, copy, f"--prompts {path} --iterations 1 --episodes 8 --minibatch 4 "
                     "--max-new-tokens 8")
     call(evaluation, copy, f"--prompts {path} --max-new-tokens 8")
-    answers = report.read_answers(copy)
+    answers = read_answers(copy)
     assert answers and all(row["prompt"].endswith("?\n\nAssistant:") for row in answers)
 
 
@@ -410,7 +411,7 @@ def shown_or_refused(out, path):
     sys.argv = ["report.py", "--out", str(out)]
     try:
         tools.flags.run(report.main)
-        report.read_closing(out)
+        read_closing(out)
         return True
     except SystemExit as stop:
         assert str(stop.code).startswith("error: ") and "\n" not in stop.code, stop.code
@@ -419,8 +420,7 @@ def shown_or_refused(out, path):
 
 
 @pytest.mark.parametrize("name", ["results.json", "answers.jsonl", "metrics/ppo.jsonl"])
-def test_a_damaged_file_of_a_run_is_shown_or_refused_in_one_line(copy, monkeypatch, name):
-    monkeypatch.setattr(report, "draw", lambda out, results: None)
+def test_a_damaged_file_of_a_run_is_shown_or_refused_in_one_line(copy, name):
     path, rng = copy / name, random.Random(name)
     text, shown = path.read_text(), []
     for _ in range(int(os.environ.get("ROUNDS", 60))):
@@ -435,22 +435,22 @@ def test_what_is_no_number_that_can_be_drawn_is_refused_in_logs_and_results(tmp_
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "sft.jsonl").write_text(f'{{"step": 0, "loss": {value}}}\n')
     with pytest.raises(SystemExit, match="^error: .*sft.jsonl:1 is no line of a log"):
-        report.read_closing(tmp_path)
+        read_closing(tmp_path)
     for text in ('{{"sft": {{"gold": {0}}}, "rm": {{}}, "seconds": {{}}, "intervals": {{}}}}',
                  '{{"rm": {{"x": {0}}}, "seconds": {{}}, "intervals": {{}}}}',
                  '{{"rm": {{}}, "seconds": {{"sft": {0}}}, "intervals": {{}}}}',
                  '{{"rm": {{}}, "seconds": {{}}, "intervals": {{"sft": {{"gold": {0}}}}}}}'):
         (tmp_path / "results.json").write_text(text.format(value))
         with pytest.raises(SystemExit, match="^error: .*results.json: .* is no number"):
-            report.read_results(tmp_path)
+            read_results(tmp_path)
 
 
 @pytest.mark.parametrize("text", NESTED, ids=["lists", "a cut object", "objects"])
 def test_a_hundred_thousand_levels_are_refused_in_one_line(tmp_path, text):
     (tmp_path / "metrics").mkdir()
-    for name, read in (("results.json", report.read_results),
-                       ("answers.jsonl", report.read_answers),
-                       ("metrics/sft.jsonl", report.read_closing)):
+    for name, read in (("results.json", read_results),
+                       ("answers.jsonl", read_answers),
+                       ("metrics/sft.jsonl", read_closing)):
         (tmp_path / name).write_text(text)
         with pytest.raises(SystemExit, match=f"^error: .*{name}") as stop:
             read(tmp_path)
@@ -458,7 +458,6 @@ def test_a_hundred_thousand_levels_are_refused_in_one_line(tmp_path, text):
 
 
 def test_figures_are_drawn_of_whatever_a_log_may_hold(copy):
-    pytest.importorskip("matplotlib")
     lines = [dict(step=step, score=value, kl=value, loss=value, gold=value)
              for step, value in enumerate([3.4e38, -3.4e38, 0, 2 ** 53 - 1, -5e-324])]
     spoiled = [lines, [{"step": 0}, {"step": 1, "score": 1}, {"step": 2 ** 53 - 1, "kl": -1}]]
@@ -488,18 +487,18 @@ def test_eval_reads_the_logs_before_it_measures(copy, monkeypatch, spoiled):
 def test_a_line_separator_in_an_answer_does_not_end_the_line(tmp_path):
     path, record = tmp_path / "comparisons.jsonl", dict(responses=["a\u2028b", "c\x85d"])
     comparisons.write(path, [record, record])
-    assert report.read_lines(path) == [record, record]
+    assert read_lines(path) == [record, record]
 
 
 def test_a_cut_last_line_is_left_out_and_a_whole_one_that_is_wrong_is_refused(tmp_path):
     path = tmp_path / "ppo.jsonl"
     for cut in ('{"st', '{"step": 1, "a": {"b": 2}', "{"):
         path.write_text('{"step": 0}\n' + cut)
-        assert report.read_lines(path) == [{"step": 0}]
+        assert read_lines(path) == [{"step": 0}]
     for wrong in ("5", '{"st\n', "[1", '{"step": 1}}\n', NESTED[1]):
         path.write_text('{"step": 0}\n' + wrong)
         with pytest.raises(SystemExit, match="ppo.jsonl:2 is damaged"):
-            report.read_lines(path)
+            read_lines(path)
 
 
 # --- setting up -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 
 from conftest import call
 from tools import report
+from tools.results import NAMES, read_closing, read_lines, read_results
 
 
 def test_a_report_says_again_what_evaluation_wrote(copy, capsys):
@@ -22,7 +23,7 @@ def test_a_report_says_again_what_evaluation_wrote(copy, capsys):
         assert cells[column].split("+-")[0] == f"{results['dpo'][key]:.2f}"
         assert cells[column].split("+-")[1:] in (
             [f"{results['intervals']['dpo'][key]:.2f}"], [])                   # [] if it is 0
-    assert lines[1].split() == list(report.NAMES) and lines[2].startswith("right, temperature 1 ")
+    assert lines[1].split() == list(NAMES) and lines[2].startswith("right, temperature 1 ")
     assert lines[3].startswith("right, temperature 0.7 ") and lines[4].startswith("true utility ")
     for kind, share in results["ppo"]["right_by_kind"].items():
         row = next(line for line in lines if line.startswith(kind + " "))
@@ -30,7 +31,7 @@ def test_a_report_says_again_what_evaluation_wrote(copy, capsys):
     assert f"its wrong variant                   {results['rm']['reads_wrong']:.1%}" in shown
     assert f"accuracy_gold: {results['rm']['accuracy_gold']:.1%}" in shown
     assert f"length_slope: {results['rm']['length_slope']:.2f}\n" in shown         # no share
-    answers = report.read_lines(copy / "answers.jsonl")
+    answers = read_lines(copy / "answers.jsonl")
     first = [row for row in answers if row["prompt"] == answers[0]["prompt"]]
     assert len(first) == 6                                        # five models and the page
     for row in first:
@@ -63,7 +64,7 @@ def test_what_was_not_counted_is_a_dash(copy, capsys, monkeypatch):
     results["ppo"]["right_by_kind"].pop("open qa", None)
     results["rm"].pop("reads_frequent", None)
     path.write_text(json.dumps(results))
-    report.print_table(report.read_results(other))
+    report.print_table(read_results(other))
     assert " - " in capsys.readouterr().out
     report.print_seeds([copy, other])
     assert "reads_frequent" not in capsys.readouterr().out
@@ -72,12 +73,12 @@ def test_what_was_not_counted_is_a_dash(copy, capsys, monkeypatch):
 def test_results_without_right_answers_are_shown_as_far_as_they_go(copy, capsys):
     path = copy / "results.json"
     results = json.loads(path.read_text())
-    for name in report.NAMES:
+    for name in NAMES:
         for key in ("right", "right_07", "right_by_kind", "undeserved"):
             del results[name][key], results["intervals"][name][key]
     results["rm"] = {key: v for key, v in results["rm"].items() if not key.startswith("reads_")}
     path.write_text(json.dumps(results))
-    report.print_table(report.read_results(copy))
+    report.print_table(read_results(copy))
     report.print_seeds([copy, copy])
     shown = capsys.readouterr().out
     assert "true utility" in shown and "right" not in shown and "careful" not in shown
@@ -143,13 +144,13 @@ def test_a_folder_without_results_is_one_clear_line(monkeypatch, flags, named):
 
 def test_a_log_that_was_cut_is_read_up_to_there(tmp_path):
     path = tmp_path / "metrics" / "ppo.jsonl"
-    assert report.read_lines(path) == [] and report.read_closing(tmp_path) == {}
+    assert read_lines(path) == [] and read_closing(tmp_path) == {}
     path.parent.mkdir()
     path.write_text('{"step": 0}\n{"step": -1, "seconds": 3}\n')
     (path.parent / "dpo.jsonl").write_text("")
-    assert report.read_closing(tmp_path) == {"ppo": {"step": -1, "seconds": 3}}
+    assert read_closing(tmp_path) == {"ppo": {"step": -1, "seconds": 3}}
     path.write_text('{"step": 0}\n{"step": -1, "sec')
-    assert report.read_lines(path) == [{"step": 0}] and report.read_closing(tmp_path) == {}
+    assert read_lines(path) == [{"step": 0}] and read_closing(tmp_path) == {}
 
 
 def test_a_log_that_is_damaged_before_its_end_is_named_by_its_line(tmp_path):
@@ -159,7 +160,7 @@ def test_a_log_that_is_damaged_before_its_end_is_named_by_its_line(tmp_path):
                  '{"step": 0}\n{"step": }\n'):
         path.write_text(text)
         with pytest.raises(SystemExit, match="^error: .*ppo.jsonl:2 is damaged"):
-            report.read_closing(tmp_path)
+            read_closing(tmp_path)
     path.write_bytes(b'{"step": 0}\n\xff\n')
     with pytest.raises(SystemExit, match="^error: .*ppo.jsonl is damaged"):
-        report.read_closing(tmp_path)
+        read_closing(tmp_path)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from data.world.measures import count_wins
 from experiments.plot import find_runs, mean_and_spread, read_answers
 from tools.flags import run
-from tools.report import read_lines
+from tools.results import read_lines
 
 
 def compare(ai):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tools.flags import check, run
-from tools.report import read_lines
+from tools.results import read_lines
 
 COLUMNS = dict(gold="true utility", right="right", kl="KL", length="tokens",
                heldout_chosen="better", heldout_rejected="worse", heldout_accuracy="accuracy")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tools.flags import check, run
-from tools.report import read_closing
+from tools.results import read_closing
 
 METHODS = {"SFT": "sft", "GRPO, strict": "strict", "GRPO, strict, ptx": "strict_ptx",
            "Dr. GRPO, strict": "strict_dr", "RLOO, strict": "strict_rloo",
