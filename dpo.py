@@ -51,7 +51,7 @@ def sequence_logprob(model, tokens, mask):
 
 def dpo_loss(pi_w, pi_l, ref_w, ref_l, beta):
     """-log sigmoid(beta [log pi/ref (y_w) - log pi/ref (y_l)]) (eq. 7). pi_w ... ref_l are sums of
-    log-probs, (N,) each. -> loss (), stats"""
+    log-probs, (N,) each. -> loss (), stats {name: ()}"""
     assert pi_w.shape == pi_l.shape == ref_w.shape == ref_l.shape
     chosen, rejected = pi_w - ref_w, pi_l - ref_l       # times beta: the implicit rewards (eq. 5)
     margin = beta * (chosen - rejected)

@@ -154,7 +154,7 @@ class GPT(nn.Module):
 
 
 def token_logprobs(logits, tokens):
-    """log pi(token t+1 | tokens up to t). (B, T, V), (B, T) -> (B, T-1)
+    """log pi(token t+1 | tokens up to t). (B, T, V), (B, T) -> (B, T-1), always float32
 
         tokens    x0   x1   x2   y0   y1   eos        logits at t speak about tokens[:, t+1]:
         logits    l0   l1   l2   l3   l4   l5         l2 is asked for y0, l4 for eos, l5 for nothing

@@ -68,9 +68,10 @@ class Config(Training):
 
 
 def shaped_rewards(score, logp, ref_logp, mask, beta):
-    """-beta (logp - ref_logp) at every action, the score added at the last one (eq. 2).
+    """-beta (logp - ref_logp) at every action, the score added at the last one (eq. 2), 0 outside
+    the mask. score (B,), the others (B, T-1) -> (B, T-1)
 
-    (B,), (B, T-1)... -> (B, T-1). y ~ policy, so the expected sum of logp - ref_logp over an answer
+    y ~ policy, so the expected sum of logp - ref_logp over an answer
     is KL(policy || ref) in nats.
     """
     assert logp.shape == ref_logp.shape == mask.shape and score.shape == mask.shape[:1]
@@ -86,7 +87,8 @@ def gae(reward, value, mask, gamma, lam):
     """Generalised advantage estimation (arXiv 1506.02438, eq. 16). -> adv, ret, both (B, T-1)
 
     A_t = sum over l of (gamma lam)^l delta_{t+l},  delta_t = r_t + gamma V_{t+1} - V_t;  backwards
-    A_t = delta_t + gamma lam A_{t+1}.  ret = A + V;  V after the last action is 0.
+    A_t = delta_t + gamma lam A_{t+1}.  ret = A + V;  V after the last action is 0, and so is all
+    outside the mask.
     """
     assert reward.shape == value.shape == mask.shape
     value, adv = value * mask, torch.zeros_like(reward)
@@ -99,7 +101,8 @@ def gae(reward, value, mask, gamma, lam):
 
 
 def whiten(x, mask):
-    """Mean 0 and variance 1 over the mask (population variance), 0 outside it. -> (B, T-1)"""
+    """(x - mean) / sqrt(variance + 1e-8), both over the mask (population variance); 0 outside it.
+    (B, T-1), (B, T-1) -> (B, T-1)"""
     mean = masked_mean(x, mask)
     variance = masked_mean((x - mean) ** 2, mask)
     return (x - mean) * torch.rsqrt(variance + 1e-8) * mask
@@ -110,7 +113,7 @@ def whiten(x, mask):
 
 def policy_loss(logp, old_logp, adv, mask, clip):
     """PPO's clipped objective (arXiv 1707.06347, eq. 7) with its sign turned.
-    Four (B, T-1) -> loss (), stats"""
+    Four (B, T-1) -> loss (), stats {name: ()}"""
     assert logp.shape == old_logp.shape == adv.shape == mask.shape
     log_ratio = (logp - old_logp) * mask             # masked before exp: padding cannot overflow
     ratio = log_ratio.exp()
@@ -127,8 +130,9 @@ def policy_loss(logp, old_logp, adv, mask, clip):
 
 
 def value_loss(value, old_value, ret, mask, clip):
-    """Half the squared error of the value, or of the clipped one if that is worse (in none of the
-    papers; lm-human-preferences). clip in units of score, None: none. Four (B, T-1) -> ()"""
+    """Half the squared error of the value or, if that is worse, of the value kept within clip of
+    old_value (in none of the papers; lm-human-preferences). clip in units of score; None: the
+    first alone. Four (B, T-1) -> ()"""
     assert value.shape == old_value.shape == ret.shape == mask.shape
     error = (value - ret) ** 2
     if clip is not None:

@@ -57,8 +57,8 @@ def preference_loss(score_w, score_l):
 
 
 def ranking_loss(scores):
-    """Eq. 1: the mean over all C(K,2) pairs of a prompt, each prompt one element.
-    (B, K) best first -> ()"""
+    """Eq. 1: the mean over all C(K,2) pairs of each prompt; one batch holds them all.
+    (B, K), each row best first -> ()"""
     better, worse = torch.combinations(torch.arange(scores.shape[1]), 2).unbind(dim=1)
     return preference_loss(scores[:, better], scores[:, worse])
 

@@ -35,20 +35,23 @@ RECIPE = [Hole(*row) for row in [
     ("ppo.py", "policy_loss", 8, 60, "1707.06347 eq. 7",
      "min, not max; both branches times the advantage; the loss is minus the objective",
      "stats, without a graph: clipfrac, the share of actions where the clipped term is smaller;\n"
-     "approx_kl, the mean of k3 = ratio - 1 - log ratio; ratio_error, the largest |ratio - 1|"),
+     "approx_kl, the mean of k3 = ratio - 1 - log ratio; ratio_error, the largest |ratio - 1|;\n"
+     "all under the mask"),
     ("ppo.py", "value_loss", 4, 25, "the clipped value loss of PPO's code",
      "the worse of the two errors, not the better"),
     ("ppo.py", "rollout", 10, 90, "2203.02155 appendix C.4",
      "values of the state in which an action is taken; whiten once, over all answers",
-     "1 sample answers at temperature 1 until eot; 2 `batch_by_length` shares the answers out, by\n"
-     "the length of prompt and answer, into minibatches, which are also what is read at once:\n"
-     "`judge` scores them, policy, ref and value_fn read them; 3, 4 for all together; gamma is 1"),
+     "1 sample answers at temperature 1 until eot (a prompt may hold eot, too);\n"
+     "2 `batch_by_length` with the generator makes minibatches of like length, prompt and answer;\n"
+     "each is one forward pass, cut to its longest row: `judge` scores it, policy, ref and\n"
+     "value_fn read it; 0 outside the mask; 3, 4 for all together; gamma is 1"),
     ("dpo.py", "sequence_logprob", 3, 15, "log pi(y | x)",
      "a sum over the answer; the first action of y stands at the last token of x"),
     ("dpo.py", "dpo_loss", 7, 40, "2305.18290 eq. 7",
      "two log-ratios, their difference, beta once",
      "stats, without a graph, all means: accuracy, the share of pairs with a margin above 0, a\n"
-     "tie is half a pair; margin, beta times the difference; chosen and rejected, the log-ratios"),
+     "tie is half a pair; margin, beta times the difference; chosen and rejected, the\n"
+     "log-ratios, without beta"),
 ]]
 
 LATER = [Hole(*row) for row in [            # methods after 2022: a second assignment
