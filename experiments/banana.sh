@@ -6,10 +6,6 @@
 #
 # Look for: beta 0 ends in banana banana banana, a high beta does not move, and in between sentences
 # are still sentences, with more bananas in them.
-#
-# Found in the first edition, over three seeds: bananas in 100 % of answers at beta 0, none of
-# which parse; in 9 ± 8 % at 0.2, of which most do; in 1 % from 0.5 on.
-# 2 minutes per seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

@@ -5,10 +5,6 @@
 # discrete distribution is printed beside it (Beirami et al., arXiv 2401.01879, show it is smaller).
 #
 # Look for: score and true utility against the KL, with PPO and DPO on the same axes.
-#
-# Found in the first edition, over three seeds: true utility 0.18, 0.80, 1.26, 1.50, 1.51, 1.37,
-# 1.19 for n = 1 to 64; the score only rises.
-# Half a minute per seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

@@ -9,10 +9,6 @@
 #
 #   python compare.py --me                                    twenty pairs, one key each
 #   python reward.py --comparisons out/labels.jsonl --out out/mine     (with sft.pt copied there)
-#
-# Found in the first edition, over a hundred seeds: the best answer stands first after 1, 10, 50
-# votes in 41, 79, 94 %.
-# Ten seconds; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 "$python" experiments/clicks.py

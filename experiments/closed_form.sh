@@ -8,10 +8,6 @@
 #
 # Look for: KL(pi || pi*) in nats, from SFT's down, after 10, 40 and 160 iterations of PPO and after
 # DPO, over beta.
-#
-# Found in the first edition, seed by seed, at beta 0.1: from 1.71, 5.71, 1.12 nats PPO comes to
-# 0.49, 1.00, 0.21 and DPO to 1.13, 2.67, 1.33; at beta 1 the noise of the updates leads both away.
-# 6 minutes per seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

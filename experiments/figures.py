@@ -137,11 +137,11 @@ def tax(folder):
         print(f"\n{NAMES[model]}")
         plot.table(folder, model, "lm_loss", "few_shot", "gold", "right", "kl")
     figure, ((axis,),) = plot.make_axes(1, 6.5, 4)
-    def point(paths, model, label, colour, marker="o"):
+    def point(paths, model, label, colour, marker="o", below=False):
         x, y = plot.average(paths, model, "lm_loss"), plot.average(paths, model, "gold")
         axis.errorbar([x[0]], [y[0]], xerr=[x[1]], yerr=[y[1]], fmt=marker, color=colour, capsize=2)
-        axis.annotate(label, (x[0], y[0]), xytext=(6, 5), textcoords="offset points", fontsize=9,
-                      color=colour)
+        axis.annotate(label, (x[0], y[0]), xytext=(6, -14 if below else 5), fontsize=9,
+                      textcoords="offset points", color=colour)
         return x[0], y[0]
     trained = runs["as-trained"]
     print("\n".join("{}: pretraining loss {:.3f} ± {:.3f}, true utility {:.2f} ± {:.2f}".format(
@@ -149,14 +149,14 @@ def tax(folder):
         for model in ("base", "sft", "ppo", "ppo_ptx")))
     point(trained, "sft", "SFT", plot.COLOURS["sft"])
     start = point(trained, "ppo", "PPO", plot.COLOURS["ppo"])
-    end = point(trained, "ppo_ptx", "PPO-ptx, gamma 1", plot.COLOURS["ppo_ptx"])
+    end = point(trained, "ppo_ptx", "PPO-ptx, gamma 1", plot.COLOURS["ppo_ptx"], below=True)
     axis.annotate("", end, start, arrowprops=dict(arrowstyle="->", color="grey"))
     for run, paths in runs.items():
         kind, _, value = run.partition("-")
         if kind in ("beta", "gamma"):
             model = "ppo" if kind == "beta" else "ppo_ptx"
             point(paths, model, f"{kind} {value}", plot.COLOURS[model],
-                  "s" if kind == "beta" else "^")
+                  "s" if kind == "beta" else "^", below=kind == "beta")
     base = plot.average(trained, "base", "lm_loss")[0]
     axis.axvline(base, color=plot.COLOURS["base"], linestyle="--", linewidth=1)
     axis.annotate("base", (base, axis.get_ylim()[0]), xytext=(3, 4), textcoords="offset points",

@@ -9,11 +9,6 @@
 # pushes the other up only if the policy cannot tell the two kinds of question apart. An invention
 # costs 4 in true utility (3 for the answer that was asked for, 1 for itself): at a confidence of 3
 # labelers still like the careful answer better, at 6 the invention.
-#
-# Found in the first edition, over three seeds: doubt 3 withholds 9 ± 6 % of known answers;
-# confidence does nothing, even at 6, since 45 rankings in 6,000 hold an invention beside another
-# answer.
-# 5 minutes per seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

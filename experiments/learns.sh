@@ -10,11 +10,6 @@
 # Look for: accuracy_gold by number of prompts and by K at equal prompts; accuracy_labels of
 # shuffled pairs after one and three passes, beside whole prompts; the two accuracies of the
 # folds; and the sizes, which begin with base models of their own, so compare them with base-4x96.
-#
-# Found in the first edition, over three seeds: 71, 75, 75, 78 % of true order by prompts, 72, 73,
-# 76 % by K; shuffled pairs 76 % after one pass and 73 % after three; no gap between folds, unlike
-# in the paper.
-# 9 minutes per seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

@@ -7,10 +7,6 @@
 #
 # Look for: length_slope, what the reward model pays for e times as many words at equal utility;
 # the length of answers; the true utility. A small beta lets the policy follow further.
-#
-# Found in the first edition, over three seeds: slopes 0.03, 0.17, 0.76; at beta 0.12 16.3, 16.4,
-# 19.7 tokens and a true utility of 1.38, 1.34, 1.08.
-# 5 minutes per seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

@@ -1,7 +1,8 @@
 """Tables of the experiments, and pictures of them in dots, from the JSON that their runs wrote.
 
     python experiments/plot.py table FOLDER MODEL KEY...     a row per run, from results.json
-    python experiments/plot.py points FOLDER MODEL KEY...    the table, and docs/<folder>.svg of it
+    python experiments/plot.py points FOLDER MODEL KEY...    the table, and docs/<folder>.svg of it;
+                                                             two models: ppo,dpo
 
 A FOLDER holds seed-0/RUN/, seed-1/RUN/, ...; figures are means over seeds ± standard deviations.
 MODEL is a column of results.json: base, base_few_shot, sft, ppo, ppo_ptx, dpo, or rm.
@@ -92,24 +93,34 @@ def save(figure, name):
     print(f"wrote {PICTURES / name}.svg")
 
 
-def points(folder, model, *keys):
-    """A panel per key, a dot with its spread over seeds per run, and SFT as a dashed line."""
-    rows = table(folder, model, *keys)
-    figure, axes = make_axes(len(keys), 3.0, 1.3 + 0.3 * len(rows))
+def points(folder, models, *keys):
+    """A panel per key, a dot with its spread over seeds per run and model (apart by commas), and
+    SFT as a dashed line."""
+    models, tables = models.split(","), []
+    for model in models:
+        print(f"\n{NAMES.get(model, 'reward model')}")
+        tables.append(table(folder, model, *keys))
+    runs = [run for run in find_runs(folder) if any(run in rows for rows in tables)]
+    figure, axes = make_axes(len(keys), 3.0, 1.3 + 0.3 * len(runs))
     every = [path for paths in find_runs(folder).values() for path in paths]
     for i, (axis, key) in enumerate(zip(axes[0], keys)):
-        cells = [(y, row[i]) for y, row in enumerate(rows.values()) if row[i]]
-        axis.errorbar([mean for _, (mean, _) in cells], [y for y, _ in cells], fmt="o", capsize=3,
-                      xerr=[spread for _, (_, spread) in cells], color=COLOURS.get(model, "black"))
-        reference = average(every, "sft", key) if model != "rm" else None
+        for j, (model, rows) in enumerate(zip(models, tables)):
+            cells = [(runs.index(run) + 0.2 * j, row[i]) for run, row in rows.items() if row[i]]
+            axis.errorbar([mean for _, (mean, _) in cells], [y for y, _ in cells], fmt="o",
+                          xerr=[spread for _, (_, spread) in cells], capsize=3,
+                          color=COLOURS.get(model, "black"), label=NAMES.get(model, "reward model"))
+        reference = average(every, "sft", key) if models != ["rm"] else None
         if reference:
             axis.axvline(reference[0], color=COLOURS["sft"], linestyle="--", linewidth=1)
-        axis.set_yticks(range(len(rows)), list(rows) if not i else [""] * len(rows))
+        axis.set_yticks(range(len(runs)), runs if not i else [""] * len(runs))
         axis.set_title(COLUMNS.get(key, key.replace("_", " ")))
-        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.set_ylim(len(runs) - 0.5, -0.5)
         axis.grid(axis="x", alpha=0.3)
-    figure.suptitle(f"{NAMES.get(model, 'reward model')}: mean and standard deviation over seeds"
-                    + ("; dashed: SFT" if model != "rm" else ""), fontsize=10)
+    if len(models) > 1:
+        axes[0][-1].legend(fontsize=9)
+    names = " and ".join(NAMES.get(model, "reward model") for model in models)
+    figure.suptitle(f"{names}: mean and standard deviation over seeds"
+                    + ("; dashed: SFT" if models != ["rm"] else ""), fontsize=10)
     save(figure, Path(folder).name)
 
 

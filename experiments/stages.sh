@@ -11,10 +11,6 @@
 # sft-last     SFT again after PPO: the stages in another order
 #
 # Look for: win_gold against the SFT model of the finished run.
-#
-# Found in the first edition, over three seeds: wins 0.73 as trained, 0.33 ± 0.17 and 0.18 (PPO,
-# DPO from base), 0.75, 0.78 (base-rm, no-rm), 0.52, 0.53 (more demonstrations), 0.51 (SFT last).
-# 7 minutes per seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 

@@ -9,11 +9,6 @@
 #
 # Look for: agrees_with_false after SFT, PPO and DPO. Remedies: contrasting pairs, in which the
 # careful answer stands above the pleasing one, and a reward that can be checked (--reward gold).
-#
-# Found in the first edition, over three seeds: DPO agrees with 13, 21, 28 % of false premises at a
-# bias of 0, 0.3, 2; for PPO chance is larger than that; sixty contrasting pairs help, four hundred
-# can ruin a policy.
-# 8 minutes per seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 
@@ -32,7 +27,4 @@ if begin reward-gold sft.pt reward.pt; then
     py experiments/written_reward.py --reward gold
     py eval.py --prompts 200
 fi
-for model in sft ppo; do
-    "$python" experiments/plot.py table "$OUT" $model agrees_with_false gold win_gold
-done
-"$python" experiments/plot.py points "$OUT" dpo agrees_with_false gold win_gold
+"$python" experiments/plot.py points "$OUT" ppo,dpo agrees_with_false gold withheld

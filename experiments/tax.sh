@@ -6,11 +6,6 @@
 #
 # Look for: lm_loss (lower is better) and few_shot of base and SFT, then of PPO-ptx over gamma
 # (--ptx) at the same beta, and of PPO over beta without it; gold is what is given up for it.
-#
-# Found in the first edition, over three seeds: loss 0.77 (SFT), 0.88 (PPO), 0.84 (beta 1), 0.76,
-# 0.73, 0.71 (gamma 0.3, 1, 3): as in the paper, but beta 1 does bring the few-shot accuracy back,
-# at half of the gain.
-# 4 minutes per seed; more in README.md.
 
 source "$(dirname "$0")/common.sh"
 
