@@ -101,7 +101,8 @@ def draw_values(g, padded, clip):
 
 
 def draw_episodes(g, **settings):
-    """Four tiny networks and prompts of one to five tokens, of which 5 is the end of text."""
+    """Four tiny networks and prompts of one to five tokens, of which 5 is the end of text. The
+    generator is torch's own: whether it is passed on to `sample`, too, is a matter of taste."""
     from ppo import Config
     from reward import RewardModel
     torch.manual_seed(torch.randint(2 ** 31, (), generator=g).item())
@@ -115,7 +116,7 @@ def draw_episodes(g, **settings):
     prompts = [torch.randint(6, (1 + i % 5,), generator=g).tolist() for i in range(24)]
     prompts[0], prompts[1] = [5, 2], [1, 5, 3]          # an end of text in a prompt ends nothing
     return (Config(minibatch=10, max_new_tokens=6, **settings), *nets[:2], *scalars, prompts, 5,
-            torch.Generator().manual_seed(1))
+            torch.default_generator)
 
 
 def draw_sequences(g, padded):

@@ -288,6 +288,22 @@ def rollout(config, policy, ref, reward_model, value_fn, prompts, eot, generator
     return (Rollout(tokens, mask, logp, ref_logp, value, whiten(adv, mask), ret, scores, ended),
             batch_by_length(lengths, config.minibatch, generator))
 ---
+def rollout(config, policy, ref, reward_model, value_fn, prompts, eot, generator, judge=judge):
+    tokens, response = sample(policy, prompts, config.max_new_tokens, 1.0, eot, generator)
+    mask, last = response[:, 1:], last_index(response)
+    ended = (tokens.gather(1, last[:, None]).squeeze(1) == eot).float()
+    minibatches = batch_by_length((last + 1).tolist(), config.minibatch, generator)
+    scores, grids = ended.clone(), [torch.zeros_like(mask) for _ in range(3)]
+    for rows in minibatches:
+        x = tokens[rows]
+        scores[rows] = judge(reward_model, x, response[rows], ended[rows], config.missing_end)
+        for grid, net in zip(grids, (policy, ref)):
+            grid[rows] = token_logprobs(net(x), x)
+        grids[2][rows] = value_fn(x)[:, :-1]
+    reward = shaped_rewards(scores, grids[0], grids[1], mask, config.beta)
+    adv, ret = gae(reward, grids[2], mask, 1, config.lam)
+    return Rollout(tokens, mask, *grids, whiten(adv, mask), ret, scores, ended), minibatches
+---
 def sequence_logprob(model, tokens, mask):
     logp = model(tokens).log_softmax(-1)
     total = torch.zeros(len(tokens))
