@@ -74,6 +74,19 @@ def test_points_are_drawn_where_a_run_has_the_figure(tmp_path, pictures, capsys)
     assert "<svg" in (pictures / f"{tmp_path.name}.svg").read_text()
 
 
+def test_two_models_share_a_picture_and_a_run_that_one_lacks_is_left_out_there(tmp_path, pictures,
+                                                                               capsys):
+    for run in ("one", "two"):
+        path = made_run(tmp_path, 0, run)
+    results = plot.read_results(path)
+    del results["dpo"]
+    (path / "results.json").write_text(json.dumps(results))
+    plot.points(tmp_path, "ppo,dpo", "gold")
+    ppo, dpo = capsys.readouterr().out.split("\nDPO\n")
+    assert "| two |" in ppo and "| one |" in dpo and "| two |" not in dpo
+    assert "PPO and DPO" in (pictures / f"{tmp_path.name}.svg").read_text()
+
+
 def test_the_dial_marks_the_peak_of_a_known_curve(tmp_path, pictures, capsys):
     for seed in (0, 1):
         for beta in (0, 0.02, 0.05, 0.1, 0.2, 0.5):
@@ -96,6 +109,14 @@ def test_figure_1_counts_wins_against_the_sft_model_of_the_largest_run(tmp_path,
     for name, won in (("base", 0), ("base, few-shot page", 0), ("SFT", 0.5), ("PPO", 1)):
         assert f"| {name} | {won:.2f} ± 0.00 | {won:.2f} ± 0.00 |" in printed
     assert (pictures / "figure1.svg").is_file()
+
+
+def test_figure_1_leaves_out_a_seed_that_has_no_largest_run(tmp_path, pictures, capsys):
+    made_run(tmp_path, 0, "large", parameters=4000)
+    for seed in (0, 1):
+        made_run(tmp_path, seed, "small", gold=seed, parameters=1000)
+    figures.figure1(tmp_path)
+    assert "| PPO | 1.00 ± 0.00 | 1.00 ± 0.00 |" in capsys.readouterr().out
 
 
 def test_the_tax_shows_the_finished_run_and_what_was_turned(tmp_path, pictures, capsys):
