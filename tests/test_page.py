@@ -118,6 +118,13 @@ def test_a_page_is_one_file_that_fetches_nothing():
     assert DOCS.stat().st_size < 1.5e6
 
 
+def test_the_committed_page_is_of_this_template():
+    source, made = DOCS.read_text(encoding="utf-8"), page.fill({"jobs": "yes"})
+    for tag in ("style", "script"):
+        blocks = re.findall(rf"<{tag}>.*?</{tag}>", made, flags=re.S)
+        assert blocks and all(block in source for block in blocks), "python experiments/page.py"
+
+
 def test_every_handle_has_a_name():
     source = DOCS.read_text(encoding="utf-8")
     labelled = "".join(re.findall(r"<label.*?</label>", source, flags=re.S))
