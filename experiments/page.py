@@ -7,7 +7,6 @@ and reward models of finished runs.
 import ast
 import html
 import inspect
-import math
 import statistics
 import sys
 from dataclasses import dataclass
@@ -76,8 +75,8 @@ def show_job(title, people, data, optimised, artifact, functions):
 
 def find_dial(folder):
     """-> {beta: its folders}, the strictest first"""
-    runs = {run.removeprefix("beta-"): paths for run, paths in plot.find_runs(folder).items()
-            if run.startswith("beta-")}
+    runs = {name.removeprefix("beta-"): paths for name, paths in plot.find_runs(folder).items()
+            if name.startswith("beta-")}
     return dict(sorted(runs.items(), key=lambda item: -float(item[0])))
 
 
@@ -99,13 +98,17 @@ def describe_beta(beta, paths):
 def draw_frontier(runs):
     lines = []
     for key, name in (("score", "score"), ("gold", "true utility")):
-        found = [plot.average(paths, "ppo", key) for paths in runs.values()]
+        found = [plot.average(paths, "ppo", key) for paths in runs.values()][::-1]
         lines.append(dict(
             name=name, kind=key, dots=True, y=[mean for mean, _ in found],
-            x=[plot.average(paths, "ppo", "kl")[0] for paths in runs.values()],
+            x=[plot.average(paths, "ppo", "kl")[0] for paths in runs.values()][::-1],
             low=[mean - sd for mean, sd in found], high=[mean + sd for mean, sd in found]))
     return chart("score and true utility of eight policies over their KL to SFT", lines,
-                 "KL to SFT, nats per answer (log)", log=True)
+                 "KL to SFT, nats per answer (log)", log=True, level=sft_level(runs))
+
+
+def sft_level(runs):
+    return "SFT's true utility", plot.average(sum(runs.values(), []), "sft", "gold")[0]
 
 
 # --- over-optimisation ----------------------------------------------------------------------------
@@ -129,7 +132,7 @@ def bin_by_kl(runs, edges):
     return found
 
 
-def draw_hack(runs):
+def draw_hack(runs, marks):
     found = bin_by_kl(runs, [0.05 * 1.6 ** i for i in range(16)])
     lines = []
     for key, name in (("score", "score"), ("gold", "true utility")):
@@ -137,14 +140,14 @@ def draw_hack(runs):
         lines.append(dict(name=name, kind=key, x=[statistics.mean(kl) for kl in found["kl"]],
                           y=[mean for mean, _ in cells], low=[mean - sd for mean, sd in cells],
                           high=[mean + sd for mean, sd in cells]))
-    return (chart("score and true utility over the KL to SFT, in training", lines,
-                  "KL to SFT, nats per answer (log)", log=True), [line["x"] for line in lines][0])
+    return chart("score and true utility over the KL to SFT, in training", lines,
+                 "KL to SFT, nats per answer (log)", log=True, level=sft_level(runs),
+                 marks=[mark["kl"] for mark in marks])
 
 
-def find_marks(runs, places, axis):
+def find_marks(runs):
     """Where a hack begins: each seed's first policy, from the strictest, whose most frequent answer
-    is undeserved at one prompt in twenty; and what that answer is. axis: the KL of the points of
-    the drawing, places: where they stand."""
+    is undeserved at one prompt in twenty; and what that answer is. The worst policy comes last."""
     marks, seen = [], set()
     for beta, paths in runs.items():
         for path in paths:
@@ -154,12 +157,11 @@ def find_marks(runs, places, axis):
             seen.add(seed)
             said = [one["answer"] for one in plot.read_answers(path, "ppo")]
             answer = statistics.mode(said)
-            x = min(zip(places, axis), key=lambda pair: abs(math.log(pair[1] / row["kl"])))[0]
-            marks.append(dict(x=x, label=f"{seed}: beta {beta}", text=(
-                f"\u201c{answer}\u201d, said to {said.count(answer)} of {len(said)} prompts, at a "
-                f"KL of {row['kl']:.1f}: score {row['score']:.2f}, true utility "
-                f"{row['gold']:.2f}")))
-    return sorted(marks, key=lambda mark: mark["label"])
+            marks.append(dict(kl=row["kl"], gold=row["gold"], label=f"{seed}: beta {beta}", text=(
+                f"\u201c{answer}\u201d, said to {said.count(answer)} of {len(said)} prompts. Over "
+                f"all of them this policy has a KL of {row['kl']:.1f}, a score of "
+                f"{row['score']:.2f} and a true utility of {row['gold']:.2f}.")))
+    return sorted(marks, key=lambda mark: -mark["gold"])
 
 
 # --- candidates -----------------------------------------------------------------------------------
@@ -195,7 +197,7 @@ def reference(path, prompt, texts):
 
 
 def read_length(folder):
-    """-> what the length section shows; None if the experiment has not run"""
+    """-> what the length section shows, None if the experiment has not run; its table"""
     try:
         runs = plot.find_runs(folder)
     except SystemExit:
@@ -209,7 +211,7 @@ def read_length(folder):
             scores.append(score_all(load_reward(path / "reward.pt"), [
                 encode_example(tokenizer, prompt.text, text) for text in texts], "cpu"))
         rewards.append(torch.stack(scores).mean(dim=0).tolist())
-    biases = [run.removeprefix("bias-") for run in runs]
+    biases = [name.removeprefix("bias-") for name in runs]
     cells = [[bias] + ["{:.2f} ± {:.2f}".format(*plot.average(paths, model, key))
                        for model, key in (("rm", "length_slope"), ("ppo", "length"),
                                           ("ppo", "gold"), ("ppo", "score"), ("ppo", "kl"))]
@@ -226,24 +228,27 @@ def main():
     runs = find_dial(Path(config.folder) / "dial")
     prompt, texts = choose_four()
     length, lengths = read_length(Path(config.folder) / "length")
-    frontier, (hack, axis) = draw_frontier(runs), draw_hack(runs)
-    places = [float(x) for x in hack.split('data-x="')[1].split('"')[0].split()]
+    marks = find_marks(runs)
+    frontier, hack = draw_frontier(runs), draw_hack(runs, marks)
     values = [gold(prompt, text) for text in texts]
     candidates = table(["answer", "reward", "true utility"], [
-        [f"{i + 1} {text}", "0", f"{value:.2f}"] for i, (text, value) in enumerate(zip(texts, values))])
-    dial = [describe_beta(*one) for one in runs.items()]
+        [f"{i} {text}", "0", f"{value:.2f}"]
+        for i, (text, value) in enumerate(zip(texts, values), 1)])
+    dial = [describe_beta(*one) for one in reversed(runs.items())]
     n = max(map(len, runs.values()))
     data = dict(
         candidates=dict(prompt=prompt.text, texts=texts, gold=values, logRef=reference(
             next(iter(runs.values()))[0], prompt, texts)),
-        noise=NOISE["train"], dial=dial, length=length, marks=find_marks(runs, places, axis),
+        noise=NOISE["train"], dial=dial, length=length, marks=marks,
         start=[one["gold"] for one in dial].index(max(one["gold"] for one in dial)))
+    reads = plot.average(sum(runs.values(), []), "rm", "reads_wrong")[0]
     tabs = "".join(f"<button role=tab>{html.escape(title)}</button>" for title, *_ in JOBS)
     cells = [[one["beta"]] + [f"{one[key]:.2f}" for key in ("kl", "score", "gold", "right")]
              for one in dial]
     with write_whole(config.page) as file:
         file.write(fill(dict(
             title="InstructGPT from scratch, to touch", tabs=tabs, seeds=str(n),
+            reads=f"{reads:.0%}",
             jobs="".join(show_job(*job) for job in JOBS), noise=str(NOISE["train"]),
             candidates=f"<div id=candidates>{candidates}</div>".replace(
                 "<td>0</td>", "<td class=reward>0</td>"),

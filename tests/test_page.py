@@ -289,7 +289,8 @@ def test_the_slider_shows_the_figures_and_answers_of_its_beta(tmp_path):
             assert f"{one[key]:.2f}".replace("-", "\u2212") in figures
         for prompt, answer, _ in next(iter(one["answers"].values())):
             assert prompt in answers and answer in answers
-    assert [float(x) for *_, x in told] == sorted(float(x) for *_, x in told)
+    places = [float(x) for *_, x in told]
+    assert places == sorted(places, reverse=True)                # a tight leash is near SFT
 
 
 @browser

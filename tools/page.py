@@ -75,12 +75,13 @@ def scale(values, size, log=False, flip=False):
     return place, ticks(low, high, log)
 
 
-def chart(title, lines, x_label="", log=False, width=640, height=280, extra=""):
+def chart(title, lines, x_label="", log=False, width=640, height=280, level=None, marks=()):
     """Lines over numbers. lines: dicts of name, kind (a colour of the template), x, y, and if
-    wanted low and high of a band, dots (bool) -> SVG. Its data-x are where the first line's points
-    stand."""
+    wanted low and high of a band, dots (bool); level: a name and the y of a dashed line across
+    -> SVG. Its data-x are where the first line's points stand, its data-marks where `marks` do."""
     left, right, top, bottom = 44, 16, 24, 40
-    x, x_ticks = scale([v for line in lines for v in line["x"]], width - left - right, log)
+    x, x_ticks = scale([*marks, *(v for line in lines for v in line["x"])], width - left - right,
+                       log)
     y, y_ticks = scale([v for line in lines for key in ("y", "low", "high")
                         for v in line.get(key, [])], height - top - bottom, flip=True)
     def at(px, py):
@@ -107,10 +108,16 @@ def chart(title, lines, x_label="", log=False, width=640, height=280, extra=""):
                       f'cy={top + y(b):.1f} r=4 />' for a, b in zip(line["x"], line["y"])]
         parts.append(f'<text class="name {line["kind"]}" x={left + 8 + i * 190} y=14>'
                      f'{html.escape(line["name"])}</text>')
-    where = " ".join(f"{left + x(v):.1f}" for v in lines[0]["x"])
+    if level:
+        where = top + y(level[1])
+        parts.append(f'<line class="level sft" x1={left} x2={width - right} y1={where:.1f} '
+                     f'y2={where:.1f} /><text class=sft x={width - right} y={where - 5:.1f} '
+                     f'text-anchor=end>{html.escape(level[0])}</text>')
+    places, marked = (" ".join(f"{left + x(v):.1f}" for v in values)
+                      for values in (lines[0]["x"], marks))
     now = f'<line class=now x1=-9 x2=-9 y1={top} y2={height - bottom} />'
     return (f'<svg viewBox="0 0 {width} {height}" role=img aria-label="{html.escape(title)}" '
-            f'data-x="{where}">{"".join(parts)}{now}{extra}</svg>')
+            f'data-x="{places}" data-marks="{marked}">{"".join(parts)}{now}</svg>')
 
 
 def thin(lines, n=150):
