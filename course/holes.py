@@ -41,7 +41,8 @@ RECIPE = [Hole(*row) for row in [
      "the worse of the two errors, not the better"),
     ("ppo.py", "rollout", 10, 90, "2203.02155 appendix C.4",
      "values of the state in which an action is taken; whiten once, over all answers",
-     "1 sample answers at temperature 1 until eot (a prompt may hold eot, too);\n"
+     "1 sample answers at temperature 1 until eot (a prompt may hold eot, too), by torch's own\n"
+     "generator, which is that of the model's device;\n"
      "2 `batch_by_length` with the generator makes minibatches of like length, prompt and answer;\n"
      "each is one forward pass, cut to its longest row: `judge` scores it, policy, ref and\n"
      "value_fn read it; 0 outside the mask; 3, 4 for all together; gamma is 1"),
