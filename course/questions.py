@@ -28,8 +28,8 @@ class Config:
     results: str = ""              # Gradescope's results.json, if one is wanted
 
 
-# `within` is what six runs of three seeds found (of the experiments three), mean ± 4 deviations; None:
-# it is exact
+# `within` is what six runs of three seeds found (of the experiments three), mean ± 4 deviations;
+# None: it is exact
 Question = namedtuple("Question", "right within")
 
 
