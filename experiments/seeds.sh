@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Seeds: how far can each figure of the README be trusted?
 #
-# Five runs of the whole recipe, about seven minutes each; mean, standard deviation and worst.
+# Five runs of the whole recipe, about ten minutes each; mean, standard deviation and worst.
 
 cd "$(dirname "$0")/.."
 set -euo pipefail
