@@ -29,7 +29,7 @@ class Config:
 
 
 # `within` is what six runs of three seeds found (of the experiments three), mean ± 4 deviations;
-# None: it is exact
+# None: it is exact. Two more seeds lie inside.
 Question = namedtuple("Question", "right within")
 
 
