@@ -9,6 +9,7 @@ import html
 import inspect
 import statistics
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class Config:
 
 def show_code(function):
     """Its lines without the docstring."""
-    source = inspect.cleandoc("\n" + inspect.getsource(function))
+    source = textwrap.dedent(inspect.getsource(function))
     lines, first = source.splitlines(), ast.parse(source).body[0].body[0]
     return "\n".join(lines[:first.lineno - 1] + lines[first.end_lineno:])
 
@@ -198,10 +199,9 @@ def reference(path, prompt, texts):
 
 def read_length(folder):
     """-> what the length section shows, None if the experiment has not run; its table"""
-    try:
-        runs = plot.find_runs(folder)
-    except SystemExit:
+    if not folder.is_dir():
         return None, ""
+    runs = plot.find_runs(folder)
     prompt, texts = choose_five()
     rewards = []
     for paths in runs.values():

@@ -15,8 +15,8 @@ import re
 from pathlib import Path
 
 from tools.flags import write_whole
-from tools.results import (COLUMNS, NAMES, READINGS, is_number, kinds_of, read_answers, read_lines,
-                           read_log, read_results, tell, value_of)
+from tools.results import (COLUMNS, NAMES, is_number, kinds_of, read_answers, read_lines, read_log,
+                           read_results, split_readings, tell, value_of)
 
 TEMPLATE = Path(__file__).with_name("page.html")
 CURVES = {"pretrain": "loss", "sft": "loss", "reward": "loss", "ppo": "score", "ppo_ptx": "score",
@@ -222,11 +222,9 @@ def collect_rankings(out, n=80):
 def write_report(out, against=""):
     """-> the path of out/report.html"""
     results, other = read_results(out), read_results(against) if against else None
-    rm = {key: value for key, value in results["rm"].items() if not isinstance(value, dict)}
-    probes = [(READINGS.get(key, key), tell(key, value)) for key, value in rm.items()
-              if key.startswith("reads_")]
-    rest = [(key.replace("_", " "), tell(key, value)) for key, value in rm.items()
-            if not key.startswith("reads_")]
+    reads, rest = split_readings(results["rm"])
+    probes = [(label, tell(label, value)) for label, value in reads.items()]
+    rest = [(key.replace("_", " "), tell(key, value)) for key, value in rest.items()]
     seconds = ", ".join(f"{stage} {value:.0f} s" for stage, value in results["seconds"].items())
     data = dict(answers=collect_answers(out, against), rankings=collect_rankings(out), names=NAMES)
     parts = dict(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from tools.flags import check, read_flags, run
 from tools.page import write_report
-from tools.results import (COLUMNS, NAMES, READINGS, kinds_of, read_answers, read_results, tell,
-                           value_of)
+from tools.results import (COLUMNS, NAMES, kinds_of, read_answers, read_results, split_readings,
+                           tell, value_of)
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,13 @@ def print_table(results):
     kinds = {kind: ("right_by_kind", kind) for kind in kinds_of(results)}
     if kinds:
         print_rows("right at 0.7", kinds, names, results)
-    rm = {key: value for key, value in results["rm"].items() if not isinstance(value, dict)}
-    reads = {key: value for key, value in rm.items() if key.startswith("reads_")}
+    reads, rest = split_readings(results["rm"])
     print("\n" + "\n".join(f"held-out pairs, {key}: {tell(key, value)}"
-                           for key, value in rm.items() if key not in reads))
+                           for key, value in rest.items()))
     if reads:
         print("\nthe reward model puts the careful answer above")
-    for key, value in reads.items():
-        print(f"  {READINGS.get(key, key).ljust(36)}{value:.1%}")
+    for label, value in reads.items():
+        print(f"  {label.ljust(36)}{value:.1%}")
 
 
 def print_frequent(answers):

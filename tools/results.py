@@ -117,6 +117,14 @@ def kinds_of(results):
                  if name in NAMES and "right_by_kind" in row), [])
 
 
+def split_readings(rm):
+    """What results.json says of the reward model, without its tables by kind. -> the readings
+    {whom it puts below: share}, the rest {key: value}"""
+    flat = {key: value for key, value in rm.items() if not isinstance(value, dict)}
+    return ({READINGS.get(key, key): v for key, v in flat.items() if key.startswith("reads_")},
+            {key: v for key, v in flat.items() if not key.startswith("reads_")})
+
+
 def tell(key, value):
     """What results.json says of the reward model: shares, and one slope."""
     return f"{value:.2f}" if key == "length_slope" else f"{value:.1%}"
