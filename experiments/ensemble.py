@@ -35,13 +35,18 @@ def make_judge(models, how):
     return judge
 
 
+def load_models(folder, how, device="cpu"):
+    """Every reward-*.pt in the folder, for a way to combine them that there is."""
+    check(how in COMBINE, f"--how {how}: {', '.join(COMBINE)}")
+    paths = sorted(Path(folder).glob("reward-*.pt"))
+    check(paths, f"{folder} holds no reward-*.pt; bash experiments/remedies.sh makes them")
+    return [load_reward(path, device) for path in paths]
+
+
 def main():
     how = take_flag("--how", "mean")
-    check(how in COMBINE, f"--how {how}: {', '.join(COMBINE)}")
     config = read_flags(ppo.__doc__, ppo.Config)
-    paths = sorted(Path(config.out).glob("reward-*.pt"))
-    check(paths, f"{config.out} holds no reward-*.pt; bash experiments/remedies.sh makes them")
-    ppo.main(judge=make_judge([load_reward(path) for path in paths], how))
+    ppo.main(judge=make_judge(load_models(config.out, how), how))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What can be counted and need not be sampled: the best of n, and the closed form of the objective.
 
-    python experiments/exact.py --measure best_of    out/sft.pt, reward.pt -> out/best_of.json
+    python experiments/exact.py --measure best_of    out/sft.pt, reward.pt -> out/best_of.json;
+                                                     with --how mean of all out/reward-*.pt
     python experiments/exact.py --measure rank       answers of sft.pt, ranked by reward.pt as by
                                                      Bradley and Terry -> out/comparisons.jsonl
     python experiments/exact.py --measure optimum    the distance of every policy in out/ from
@@ -28,6 +29,7 @@ from data import comparisons
 from data.batches import encode_prompt
 from data.world.utility import gold
 from data.world.text import make_prompts
+from experiments.ensemble import COMBINE, load_models
 from model import load_gpt, respond
 from reward import load_reward, score_all
 from tools.device import start
@@ -42,6 +44,7 @@ class Config:
     device: str = "auto"           # cpu, cuda or auto
     prompts: int = 100             # prompts to measure on, or to rank answers to
     n: int = 64                    # best_of: up to so many answers
+    how: str = ""                  # best_of by several reward models, as in ensemble.py
     beta: float = 0.1              # optimum: of the objective
 
 
@@ -56,15 +59,18 @@ def best_of_distribution(counts, n):
 
 
 def best_of(config, model, reward_model, tokenizer, device):
-    """KL, score and true utility of the best of 1, 2, 4, ... SFT answers by the reward model.
+    """KL, score and true utility of the best of 1, 2, 4, ... SFT answers by the reward model, or
+    by several.
 
     2 n answers to a prompt stand for all that the model says to it: exact for their frequencies,
     so at the largest n the KL, which then cannot exceed log 2 n, is an underestimate.
     """
     asked, many = make_prompts(config.prompts, "eval", config.seed), 2 * config.n
     ids = respond(model, tokenizer, [p.text for p in asked for _ in range(many)], 48)
-    points = score_all(reward_model, [(encode_prompt(tokenizer, asked[i // many].text), row)
-                                      for i, row in enumerate(ids)], device).tolist()
+    models = load_models(config.out, config.how, device) if config.how else [reward_model]
+    pairs = [(encode_prompt(tokenizer, asked[i // many].text), row) for i, row in enumerate(ids)]
+    scores = torch.stack([score_all(one, pairs, device) for one in models])
+    points = COMBINE[config.how or "one"](scores).tolist()
     answers = []                              # a prompt: counts, scores, utilities, worst first
     for i, prompt in enumerate(asked):
         mine = slice(i * many, (i + 1) * many)

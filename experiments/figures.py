@@ -4,6 +4,8 @@
     python experiments/figures.py figure1 FOLDER    wins against the largest SFT, by size
     python experiments/figures.py tax FOLDER        pretraining loss against utility
     python experiments/figures.py best_of FOLDER    best of n, PPO and DPO on the same axes
+    python experiments/figures.py remedies FOLDER   one reward model or three, and stopping early
+    python experiments/figures.py leashes FOLDER    clip and KL by passes and learning rate
     python experiments/figures.py optimum FOLDER    distance from the closed form
 
 FOLDER as in plot.py; each prints its figures as a table and writes docs/<name>.svg.
@@ -11,6 +13,7 @@ FOLDER as in plot.py; each prints its figures as a table and writes docs/<name>.
 
 import json
 import math
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -166,12 +169,17 @@ def tax(folder):
     plot.save(figure, "tax")
 
 
+def read_best_of(paths):
+    """-> a row per n: {key: (mean, spread) over seeds}"""
+    every = [json.loads((path / "best_of.json").read_text()) for path in paths]
+    return [{key: plot.mean_and_spread([row[key] for row in same]) for key in same[0]}
+            for same in zip(*every)]
+
+
 def best_of(folder):
     """Score and true utility of the best of n against the exact KL, with PPO and DPO."""
     paths = plot.find_runs(folder)["n"]
-    rows = [{key: plot.mean_and_spread([row[key] for row in same])
-             for key in ("n", "kl_formula", "kl", "score", "gold")}
-            for same in zip(*(json.loads((path / "best_of.json").read_text()) for path in paths))]
+    rows = read_best_of(paths)
     print("| n | log n - (n-1)/n | exact KL | score | true utility |\n|---|---|---|---|---|")
     for row in rows:
         print(f"| {row['n'][0]:.0f} | {row['kl_formula'][0]:.2f} | " + " | ".join(
@@ -195,6 +203,68 @@ def best_of(folder):
     plot.save(figure, "best_of")
 
 
+def remedies(folder, enough=1.0):
+    """True utility against the KL of best of n and along PPO, by one reward model and by three.
+    Stopping early is to end at the first look at which the KL is past enough."""
+    figure, axes = plot.make_axes(2, 4.8, 3.8)
+    picked, trained = plot.find_runs(folder, "best_of.json"), plot.find_runs(folder)
+    print(f"| reward | best of {{}} | PPO, at the end | KL | right | stopped at a KL of {enough:g} |"
+          f"\n|{'---|' * 6}".format(read_best_of(next(iter(picked.values())))[-1]["n"][0]))
+    for how in ("one", "mean", "worst", "variance"):
+        rows = read_best_of(picked[f"best-of-{how}"])
+        axes[0][0].errorbar([row["kl"][0] for row in rows], [row["gold"][0] for row in rows],
+                            yerr=[row["gold"][1] for row in rows], fmt="o-", capsize=2, label=how)
+        looks = [[line for line in plot.read_log(path, "ppo") if "gold" in line]
+                 for path in trained[how]]
+        axes[0][1].plot(*([statistics.mean(line[key] for line in same) for same in zip(*looks)]
+                          for key in ("kl", "gold")), "o-", markersize=4, label=how)
+        stopped = [next((line for line in run if line["kl"] > enough), run[-1]) for run in looks]
+        cells = [rows[-1]["gold"], *(plot.mean_and_spread([line[key] for line in ends]) for ends, key
+                 in (([run[-1] for run in looks], "gold"), ([run[-1] for run in looks], "kl"))),
+                 plot.average(trained[how], "ppo", "right"),
+                 plot.mean_and_spread([line["gold"] for line in stopped])]
+        print(f"| {how} | " + " | ".join("{:.2f} ± {:.2f}".format(*cell) for cell in cells) + " |")
+    axes[0][0].set(xlabel="KL to SFT, nats per answer", ylabel="true utility", title="best of n")
+    axes[0][1].set(xlabel="KL to SFT (log)", xscale="log", title="PPO on a loose leash, on its way")
+    axes[0][1].legend(fontsize=9, title="of three", title_fontsize=9)
+    plot.save(figure, "remedies")
+
+
+LEASHES = {"clip-kl": "clip and KL", "clip": "clip alone", "kl": "KL alone", "none": "neither"}
+
+
+def leashes(folder):
+    """True utility and KL with and without clip and KL, a dot per seed. A run has collapsed if it
+    ends below its SFT model's true utility."""
+    runs, groups = plot.find_runs(folder), []
+    keys = ("score", "gold", "right", "kl")
+    figure, axes = plot.make_axes(2, 4.8, 3.8)
+    print(f"| passes, learning rate | leash | {' | '.join(keys)} | collapsed |\n|{'---|' * 7}")
+    for run, paths in sorted(runs.items()):
+        passes, lr, leash = re.fullmatch(r"passes-(\d+)-lr-(\de-\d)-(.*)", run).groups()
+        group = f"{passes} pass{'es' * (passes != '1')}, {lr}"
+        if group not in groups:
+            groups.append(group)
+        ends = [plot.read_results(path) for path in paths]
+        fallen = sum(end["ppo"]["gold"] < end["sft"]["gold"] for end in ends)
+        print(f"| {group} | {LEASHES[leash]} | " + " | ".join("{:.2f} ± {:.2f}".format(
+            *plot.average(paths, "ppo", key)) for key in keys) + f" | {fallen} of {len(ends)} |")
+        i = list(LEASHES).index(leash)
+        for axis, key in zip(axes[0], ("gold", "kl")):
+            axis.plot([groups.index(group) + 0.18 * (i - 1.5)] * len(ends),
+                      [max(end["ppo"][key], 0.01) if key == "kl" else end["ppo"][key]
+                       for end in ends], "o", color=f"C{i}", markersize=5,
+                      label=LEASHES[leash] if group == groups[0] else None)
+    sft, _ = plot.average(sum(runs.values(), []), "sft", "gold")
+    axes[0][0].axhline(sft, color="grey", linestyle="--", linewidth=1)
+    for axis in axes[0]:
+        axis.set_xticks(range(len(groups)), [group.replace(", ", "\n") for group in groups])
+    axes[0][0].set_title("true utility, a dot per seed; dashed: SFT")
+    axes[0][1].set(title="KL to SFT, nats per answer (log)", yscale="log")
+    axes[0][1].legend(fontsize=9)
+    plot.save(figure, "leashes")
+
+
 def optimum(folder):
     """KL(pi || pi*) by beta: SFT, PPO by iterations, DPO."""
     figure, ((axis,),) = plot.make_axes(1, 6, 3.8)
@@ -216,7 +286,8 @@ def optimum(folder):
 
 
 if __name__ == "__main__":
-    commands = dict(dial=dial, figure1=figure1, tax=tax, best_of=best_of, optimum=optimum)
+    commands = dict(dial=dial, figure1=figure1, tax=tax, best_of=best_of,
+                    remedies=remedies, leashes=leashes, optimum=optimum)
     if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

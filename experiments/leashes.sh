@@ -20,4 +20,4 @@ for passes in 1 4; do
         done
     done
 done
-"$python" experiments/plot.py points "$OUT" ppo gold score kl right
+"$python" experiments/figures.py leashes "$OUT"

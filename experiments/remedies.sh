@@ -5,7 +5,8 @@
 # judge: the mean, the worst, the mean minus the variance. Here three see the same rankings in
 # another order, on the leash on which one of them was over-optimised (dial.sh).
 #
-# Look for: true utility at the end, and where it was highest along the way.
+# Look for: best of 64 by each, which needs no training; then PPO's true utility at the end, and
+# along the way: early stopping is the first point of one reward model's line past a KL of 1.
 
 source "$(dirname "$0")/common.sh"
 
@@ -21,10 +22,18 @@ if begin models sft.pt comparisons.jsonl; then
 fi
 models=$OUT/seed-$SEED/models
 for how in one mean worst variance; do
+    last=best_of.json
+    begin "best-of-$how" sft.pt || continue
+    cp "$models"/reward-?.pt "$run/"
+    cp "$run/reward-1.pt" "$run/reward.pt"
+    py experiments/exact.py --measure best_of --how $how
+done
+last=results.json
+for how in one mean worst variance; do
     begin "$how" sft.pt || continue
     cp "$models"/reward-?.pt "$run/"
     cp "$run/reward-1.pt" "$run/reward.pt"
     py experiments/ensemble.py --how $how $loose
     py eval.py $small
 done
-"$python" experiments/plot.py points "$OUT" ppo gold right kl
+"$python" experiments/figures.py remedies "$OUT"

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 import sys
 
 import numpy as np
@@ -53,6 +54,17 @@ def test_best_of_n_rises_with_n_and_stays_below_the_formula(copy, monkeypatch):
     for less, more in zip(rows, rows[1:]):
         assert less["score"] < more["score"] and less["kl"] < more["kl"]
         assert more["kl"] <= more["kl_formula"] + 1e-9
+
+
+def test_best_of_n_by_several_is_best_of_n_by_their_mean(copy, monkeypatch):
+    """Two copies of a reward model have the mean, the worst and the variance of one."""
+    for name in ("reward-1.pt", "reward-2.pt"):
+        shutil.copy(copy / "reward.pt", copy / name)
+    measured(copy, "--measure best_of --prompts 6 --n 4", monkeypatch)
+    once = json.loads((copy / "best_of.json").read_text())
+    for how in ("mean", "worst", "variance"):
+        measured(copy, f"--measure best_of --prompts 6 --n 4 --how {how}", monkeypatch)
+        assert json.loads((copy / "best_of.json").read_text())[-1] == approx(once[-1], abs=1e-5)
 
 
 def test_rank_follows_bradley_and_terry(copy, monkeypatch):

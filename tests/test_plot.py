@@ -149,3 +149,28 @@ def test_votes_order_answers_by_the_log_of_their_odds():
     assert scores[0] > scores[1] > scores[2] and sum(scores) == approx(0, abs=1e-4)
     even = clicks.fit_bradley_terry([(0, 1)] * 30 + [(1, 0)] * 10, 2)   # three to one: log 3 apart
     assert even[0] - even[1] == approx(math.log(3), abs=0.1)
+
+
+def test_remedies_stop_at_the_first_look_past_a_kl_of_one(tmp_path, pictures, capsys):
+    """Along a made run kl = d^2 at d = 0.2, 0.4, ..., so 1.2 is the first past 1, and the last 4."""
+    for how in ("one", "mean", "worst", "variance"):
+        for seed in (0, 1):
+            made_run(tmp_path, seed, how)
+            row = dict(n=64, kl=2.0, gold=seed)
+            write(tmp_path / f"seed-{seed}/best-of-{how}/best_of.json", [[row]])
+    figures.remedies(tmp_path)
+    stopped, end = (0.25 + d * (1 - 0.5 * math.log(d)) for d in (1.2, 4))
+    assert (f"| mean | 0.50 ± 0.71 | {end:.2f} ± 0.00 | 16.00 ± 0.00 | 0.50 ± 0.00 | "
+            f"{stopped:.2f} ± 0.00 |") in capsys.readouterr().out
+    assert (pictures / "remedies.svg").is_file()
+
+
+def test_a_run_below_its_sft_model_has_collapsed(tmp_path, pictures, capsys):
+    for seed, gold in ((0, 0.2), (1, 0.3)):
+        made_run(tmp_path, seed, "passes-1-lr-2e-4-clip-kl", gold=gold)
+        made_run(tmp_path, seed, "passes-4-lr-1e-3-none", gold=-1)
+    figures.leashes(tmp_path)
+    printed = capsys.readouterr().out
+    assert "| 1 pass, 2e-4 | clip and KL | 4.00 ± 0.00 | 0.25 ± 0.07 |" in printed
+    assert "| 1 of 2 |" in printed and "| 4 passes, 1e-3 | neither |" in printed
+    assert "| 2 of 2 |" in printed and (pictures / "leashes.svg").is_file()
