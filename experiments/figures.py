@@ -233,6 +233,12 @@ def remedies(folder, enough=1.0):
 LEASHES = {"clip-kl": "clip and KL", "clip": "clip alone", "kl": "KL alone", "none": "neither"}
 
 
+def read_setting(run):
+    """passes-4-lr-1e-3-clip -> (passes, learning rate, place of the leash in LEASHES)"""
+    passes, lr, leash = re.fullmatch(r"passes-(\d+)-lr-(\de-\d)-(.*)", run).groups()
+    return int(passes), float(lr), list(LEASHES).index(leash)
+
+
 def leashes(folder):
     """True utility and KL with and without clip and KL, a dot per seed. A run has collapsed if it
     ends below its SFT model's true utility."""
@@ -240,21 +246,19 @@ def leashes(folder):
     keys = ("score", "gold", "right", "kl")
     figure, axes = plot.make_axes(2, 4.8, 3.8)
     print(f"| passes, learning rate | leash | {' | '.join(keys)} | collapsed |\n|{'---|' * 7}")
-    for run, paths in sorted(runs.items()):
-        passes, lr, leash = re.fullmatch(r"passes-(\d+)-lr-(\de-\d)-(.*)", run).groups()
-        group = f"{passes} pass{'es' * (passes != '1')}, {lr}"
+    for run in sorted(runs, key=read_setting):
+        passes, lr, i = read_setting(run)
+        group, leash = f"{passes} pass{'es' * (passes > 1)}, lr {lr:g}", list(LEASHES.values())[i]
         if group not in groups:
             groups.append(group)
-        ends = [plot.read_results(path) for path in paths]
+        ends = [plot.read_results(path) for path in runs[run]]
         fallen = sum(end["ppo"]["gold"] < end["sft"]["gold"] for end in ends)
-        print(f"| {group} | {LEASHES[leash]} | " + " | ".join("{:.2f} ± {:.2f}".format(
-            *plot.average(paths, "ppo", key)) for key in keys) + f" | {fallen} of {len(ends)} |")
-        i = list(LEASHES).index(leash)
+        print(f"| {group} | {leash} | " + " | ".join("{:.2f} ± {:.2f}".format(
+            *plot.average(runs[run], "ppo", key)) for key in keys) + f" | {fallen} of {len(ends)} |")
         for axis, key in zip(axes[0], ("gold", "kl")):
             axis.plot([groups.index(group) + 0.18 * (i - 1.5)] * len(ends),
-                      [max(end["ppo"][key], 0.01) if key == "kl" else end["ppo"][key]
-                       for end in ends], "o", color=f"C{i}", markersize=5,
-                      label=LEASHES[leash] if group == groups[0] else None)
+                      [end["ppo"][key] for end in ends], "o", color=f"C{i}", markersize=5,
+                      label=leash if len(groups) == 1 else None)
     sft, _ = plot.average(sum(runs.values(), []), "sft", "gold")
     axes[0][0].axhline(sft, color="grey", linestyle="--", linewidth=1)
     for axis in axes[0]:

@@ -171,6 +171,6 @@ def test_a_run_below_its_sft_model_has_collapsed(tmp_path, pictures, capsys):
         made_run(tmp_path, seed, "passes-4-lr-1e-3-none", gold=-1)
     figures.leashes(tmp_path)
     printed = capsys.readouterr().out
-    assert "| 1 pass, 2e-4 | clip and KL | 4.00 ± 0.00 | 0.25 ± 0.07 |" in printed
-    assert "| 1 of 2 |" in printed and "| 4 passes, 1e-3 | neither |" in printed
+    assert "| 1 pass, lr 0.0002 | clip and KL | 4.00 ± 0.00 | 0.25 ± 0.07 |" in printed
+    assert "| 1 of 2 |" in printed and "| 4 passes, lr 0.001 | neither |" in printed
     assert "| 2 of 2 |" in printed and (pictures / "leashes.svg").is_file()
