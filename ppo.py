@@ -301,8 +301,8 @@ def main(judge=judge):                 # experiments bring a judge of their own
         set_lr(policy_adam, config.lr * min(1, 0.1 + 0.9 * iteration / 10))
         stats = []
         for rows in minibatches:                                                         # 5 update
-            # differs from the paper: half a context of text per episode; there eight examples
-            text = (draw_windows(stream, len(rows), policy.config.block_size // 2,
+            # differs from the paper: a context of text per two episodes; there eight examples each
+            text = (draw_windows(stream, (len(rows) + 1) // 2, policy.config.block_size,
                                  generator)[0].to(device) if config.ptx else None)
             stats.append(update(config, policy, value_fn, policy_adam, value_adam,
                                 ro.minibatch(rows), text))

@@ -94,6 +94,15 @@ def test_ppo_with_pretraining_gradients_writes_a_model_of_its_own(out):
     assert not torch.equal(policy["ppo_ptx"], policy["ppo"])
 
 
+def test_pretraining_gradients_reach_the_end_of_the_context(out):
+    """Episodes are short: what they move at far positions is nothing, what text moves is all of it.
+    On windows of half a context PPO-ptx lost the few-shot page, whose question stands at its end."""
+    far = {name: load_gpt(out / f"{name}.pt")[0].transformer.wpe.weight[-2]
+           for name in ("sft", "ppo", "ppo_ptx")}
+    assert torch.equal(far["ppo"], far["sft"])
+    assert not torch.equal(far["ppo_ptx"], far["sft"])
+
+
 def test_dpo_starts_at_log_2_and_goes_below(out):
     lines, _ = log(out, "dpo")
     assert abs(lines[0]["loss"] - math.log(2)) < 1e-4
