@@ -3,12 +3,14 @@
 import tools               # before torch: it says how torch's threads wait
 import torch
 
-from data.batches import encode_prompt
+from data.batches import draw_windows, encode_prompt, pack
+from data.files import read_documents
 from data.world.utility import assess
 from dpo import all_logprobs
 from later.chains import assess_chains, make_sums
 from later.verifiers import CHAINS, judge_answers, make_checkable
 from model import respond
+from sft import measure_loss
 
 
 def describe(ro, group):
@@ -32,9 +34,15 @@ def make_watched(signal, seed, n=100):
     return {"": make_checkable(n, "eval", seed), "_other": make_checkable(n, "eval", seed, False)}
 
 
+def draw_text(tokenizer, T):
+    """Windows of held-out pretraining text, those of eval.py."""
+    text = pack(tokenizer, read_documents(200, which="held-out"))
+    return [draw_windows(text, 64, T, torch.Generator().manual_seed(0))]
+
+
 def observe(config, policy, ref, tokenizer, watched):
-    """At temperature 1: right answers and the KL to SFT; true utility and what a loose and a strict
-    verifier say, or of worked sums right traces and lucky ones."""
+    """At temperature 1: right answers and the KL to SFT; true utility, what a loose and a strict
+    verifier say and the pretraining loss, or of worked sums right traces and lucky ones."""
     found, device = {}, policy.lm_head.weight.device
     for suffix, prompts in watched.items():
         generator = torch.Generator(device).manual_seed(config.seed)
@@ -50,6 +58,9 @@ def observe(config, policy, ref, tokenizer, watched):
                 for verifier in ("loose", "strict")}
         row |= dict(kl_seen=kl, tokens=sum(map(len, answers)) / len(answers))   # y ~ policy
         found |= {key + suffix: value for key, value in row.items()}
+    if config.signal not in CHAINS:
+        text = draw_text(tokenizer, policy.config.block_size)
+        found["lm_loss"] = measure_loss(policy, text, device)
     return found
 
 

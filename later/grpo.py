@@ -231,8 +231,8 @@ def main():
         for rows in minibatches:                                                        # 4 update
             loss, found = find_loss(config, policy, ro.minibatch(rows))
             if config.ptx:
-                text = draw_windows(stream, len(rows), policy.config.block_size // 2, generator)[0]
-                text = text.to(device)
+                text = draw_windows(stream, (len(rows) + 1) // 2, policy.config.block_size,
+                                    generator)[0].to(device)
                 loss = loss + config.ptx * lm_loss(policy(text), text, torch.ones_like(text))
             stats.append(found | dict(loss=loss.detach(), norm=step(loss, policy, adam)))
         found = describe(ro, config.group) | mean_of(stats)

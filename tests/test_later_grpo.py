@@ -383,3 +383,11 @@ def test_what_the_user_can_mend_is_one_line(copy, flags, word, capsys):
         call(grpo, copy, flags)
     assert str(stopped.value).startswith("error: ") and word in str(stopped.value)
     assert "\n" not in str(stopped.value)
+
+
+def test_the_pretraining_loss_is_the_one_that_eval_measures(out):
+    sft, tokenizer = load_gpt(out / "sft.pt")
+    found = later.checkable.observe(Config(max_new_tokens=8), sft, sft, tokenizer,
+                                    few("strict", 0, 2))
+    wanted = json.loads((out / "results.json").read_text())["sft"]["lm_loss"]
+    assert found["lm_loss"] == approx(wanted, abs=1e-5)

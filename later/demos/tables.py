@@ -55,7 +55,7 @@ def verifiable(folders):
     columns = {"right": "right", "strict says": "strict", "loose says": "loose",
                "true utility": "gold", "KL": "kl_seen", "tokens": "tokens",
                "right, other kinds": "right_other", "utility, other kinds": "gold_other",
-               "KL, other kinds": "kl_seen_other"}
+               "KL, other kinds": "kl_seen_other", "pretraining loss": "lm_loss"}
     print_runs(folders, METHODS, columns, f"{len(folders)} seeds")
     print_curves(folders, ["strict", "loose", "reward_model"])
     print_lengths(folders, [stage for stage in METHODS.values() if stage != "sft"])
