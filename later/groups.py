@@ -95,10 +95,12 @@ def main():
     check(config.signal in WORLD + CHAINS and config.signal not in ("reward", "steps", "prm"),
           f"--signal {config.signal}: strict, loose, final or trace")
     check(config.repeats > 1, f"--repeats {config.repeats}: a variance needs 2")
+    sizes = [int(size) if size.isdecimal() else 0 for size in config.sizes.split(",")]
+    check(all(size > 1 and 32 % size == 0 and size <= config.answers for size in sizes),
+          f"--sizes {config.sizes}: of 2, 4, 8, 16, 32, with commas, and at most --answers")
     device, generator = start(config)
     model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
     prompts = make_task(config.signal, 1000, config.seed)
-    sizes = [int(size) for size in config.sizes.split(",")]
     _, right = draw_answers(model, tokenizer, prompts[:config.prompts], 32, config)
     right = right.view(config.prompts, 32)
     seen = observe(config, model, model, tokenizer, make_watched(config.signal, config.seed, 250))

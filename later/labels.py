@@ -12,7 +12,6 @@ line, {"prompt", "completion", "label"}; later/preferences.py --loss kto learns 
 """
 
 import json
-import json
 import random
 from dataclasses import dataclass
 

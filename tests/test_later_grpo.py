@@ -377,12 +377,20 @@ def test_the_variance_of_a_gradient_by_hand():
     ("--method ppo", "--method"), ("--signal truth", "--signal"), ("--group 1", "--group"),
     ("--method dr_grpo --beta 0.1", "--beta"), ("--minibatch 999", "--minibatch"),
     ("--begin nothing", "nothing.pt"), ("--name sft", "--name"),
-    ("--signal prm --name prm", "--name"), ("--clip 0", "--clip"), ("--beta -1", "--beta")])
+    ("--method rloo --signal steps", "--method"), ("--signal prm --name prm", "--name"),
+    ("--clip 0", "--clip"), ("--beta -1", "--beta")])
 def test_what_the_user_can_mend_is_one_line(copy, flags, word, capsys):
     with pytest.raises(SystemExit) as stopped:
         call(grpo, copy, flags)
     assert str(stopped.value).startswith("error: ") and word in str(stopped.value)
     assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("sizes", ["two", "1", "3", "2,-2", "32"])
+def test_groups_of_impossible_sizes_are_refused(copy, sizes):
+    with pytest.raises(SystemExit) as stopped:
+        call(groups, copy, f"--sizes {sizes} --answers 16")
+    assert str(stopped.value).startswith("error: --sizes")
 
 
 def test_the_pretraining_loss_is_the_one_that_eval_measures(out):
