@@ -12,11 +12,7 @@ from tools.flags import check, fail, write_whole
 
 MADE_BY = {"base": "python sft.py --stage pretrain", "sft": "python sft.py",
            "reward": "python reward.py", "ppo": "python ppo.py",
-           "ppo_ptx": "python ppo.py --ptx 1", "dpo": "python dpo.py",
-           "chains_base": "python -m later.reasoning --stage base",
-           "chains": "python -m later.reasoning --stage sft",
-           "judge": "python -m later.judge", "orm": "python -m later.process --labels outcome",
-           "prm": "python -m later.process --labels truth"}
+           "ppo_ptx": "python ppo.py --ptx 1", "dpo": "python dpo.py"}
 
 
 def save(path, model, config, tokenizer):
