@@ -203,7 +203,7 @@ def check_flags(config):
           f"--signal {config.signal}: one of {' '.join(WORLD + CHAINS)}")
     check_ranges(config, at_least_0="beta ptx", above_0="clip")
     check(config.method == "grpo" or config.signal not in ("steps", "prm"),
-          f"--method {config.method}: --signal {config.signal} has rewards of steps, which grpo takes")
+          f"--method {config.method}: --signal {config.signal} rewards steps, for grpo alone")
     check(config.group > 1, f"--group {config.group}: at least 2 answers are to be compared")
     check(config.beta == 0 or config.method != "dr_grpo", "--beta: --method dr_grpo has no KL term")
     check(config.minibatch <= config.asked * config.group,

@@ -65,7 +65,7 @@ def describe(margin):
 
 def ipo_loss(pi_w, pi_l, ref_w, ref_l, tau):
     """(h - 1 / (2 tau))^2 (arXiv 2310.12036, eq. 17), h of sums. Four (N,) -> loss, stats
-    Pushes the answers apart until h = 1 / (2 tau), and back together beyond, the farther the harder."""
+    Pushes the answers apart until h = 1 / (2 tau), and back beyond, the farther the harder."""
     assert pi_w.shape == pi_l.shape == ref_w.shape == ref_l.shape
     h = (pi_w - ref_w) - (pi_l - ref_l)
     return ((h - 1 / (2 * tau)) ** 2).mean(), describe(h)
