@@ -377,7 +377,8 @@ def test_the_variance_of_a_gradient_by_hand():
     ("--method ppo", "--method"), ("--signal truth", "--signal"), ("--group 1", "--group"),
     ("--method dr_grpo --beta 0.1", "--beta"), ("--minibatch 999", "--minibatch"),
     ("--begin nothing", "nothing.pt"), ("--begin chains", "later.reasoning --stage sft"),
-    ("--name sft", "--name"), ("--method rloo --signal steps", "--method"), ("--signal prm --name prm", "--name"),
+    ("--name sft", "--name"), ("--method rloo --signal steps", "--method"),
+    ("--signal prm --name prm", "--name"),
     ("--clip 0", "--clip"), ("--beta -1", "--beta")])
 def test_what_the_user_can_mend_is_one_line(copy, flags, word, capsys):
     with pytest.raises(SystemExit) as stopped:
