@@ -6,6 +6,7 @@
     python experiments/figures.py best_of FOLDER    best of n, PPO and DPO on the same axes
     python experiments/figures.py remedies FOLDER   one reward model or three, and stopping early
     python experiments/figures.py leashes FOLDER    clip and KL by passes and learning rate
+    python experiments/figures.py learns FOLDER     the reward model by what it learned from
     python experiments/figures.py optimum FOLDER    distance from the closed form
 
 FOLDER as in plot.py; each prints its figures as a table and writes docs/<name>.svg.
@@ -269,6 +270,33 @@ def leashes(folder):
     plot.save(figure, "leashes")
 
 
+def learns(folder):
+    """What the reward model hears by rankings, answers a prompt, passes and size, a panel each."""
+    runs = plot.find_runs(folder)
+    panels = {"rankings\n(dotted: a plain head)": {"prompts": "o-", "plain": "o:"},
+              "answers a prompt\n500 prompts": {"k": "o-"},
+              "passes over 500 prompts\n(dotted: shuffled pairs)": {"whole": "o-", "pairs": "o:"},
+              "layers x channels\n1,000 prompts": {"size": "o-"}}
+    shown = {"accuracy_gold": "pairs in their\ntrue order",
+             "reads_wrong": "careful above\nits wrong variant"}
+    figure, axes = plot.make_axes(len(panels), 3, 3.6)
+    for axis, (title, lines) in zip(axes[0], panels.items()):
+        for prefix, style in lines.items():
+            some = {run.split("-")[1]: paths for run, paths in runs.items()
+                    if run.split("-")[0] == prefix}
+            for i, (key, name) in enumerate(shown.items()):
+                cells = [plot.average(paths, "rm", key) for paths in some.values()]
+                axis.errorbar(list(some), [mean for mean, _ in cells], fmt=style, capsize=2,
+                              yerr=[spread for _, spread in cells], color=f"C{i}",
+                              label=name if style == "o-" else None)
+        axis.axhline(0.5, color="grey", linewidth=0.8)
+        axis.set_title(title, fontsize=10)
+        axis.set_ylim(0.4, 1)
+    axes[0][0].set_ylabel("share, by chance 0.5")
+    axes[0][-1].legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+    plot.save(figure, "learns")
+
+
 def optimum(folder):
     """KL(pi || pi*) by beta: SFT, PPO by iterations, DPO."""
     figure, ((axis,),) = plot.make_axes(1, 6, 3.8)
@@ -291,7 +319,7 @@ def optimum(folder):
 
 if __name__ == "__main__":
     commands = dict(dial=dial, figure1=figure1, tax=tax, best_of=best_of,
-                    remedies=remedies, leashes=leashes, optimum=optimum)
+                    remedies=remedies, leashes=leashes, learns=learns, optimum=optimum)
     if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])
