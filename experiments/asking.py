@@ -1,9 +1,11 @@
-"""compare.py with other labelers, or with records beside those that they rank.
+"""compare.py with other labelers, or with more records than it asks for.
 
     python experiments/asking.py --fold 0        a fifth of the training labelers is held out: their
                                                  rankings are those of the split "valid"
     python experiments/asking.py --contrast 60   so many more records in which the careful answer
                                                  stands above the one that is meant to please
+    python experiments/asking.py --unknown 500   so many more prompts, all about things that do not
+                                                 exist, ranked by the same labelers
 
 Further flags are compare.py's.
 """
@@ -18,6 +20,7 @@ from data.world.labelers import Biases, make_labelers
 from data.world.text import make_prompts
 from experiments.written_reward import take_flag
 from model import load_gpt
+from tools.device import start
 from tools.flags import check, run
 
 
@@ -37,17 +40,27 @@ def contrast(n, seed, tokenizer):
                    labeler="contrast")
 
 
+def ask_about_unknown(config, n, model, tokenizer, labelers):
+    """-> records of n further training prompts about things that do not exist"""
+    prompts = [p for p in make_prompts(40 * n, "train", config.seed) if p.unknown][:n]
+    return compare.collect(config, model, tokenizer, prompts, labelers, "train", config.k)
+
+
 def main():
-    fold, n = int(take_flag("--fold", -1)), int(take_flag("--contrast", 0))
-    check(-1 <= fold < 5 and n >= 0, "--fold is 0 to 4, --contrast 0 or more")
+    fold, contrasts, n = (int(take_flag(name, default)) for name, default in (
+        ("--fold", -1), ("--contrast", 0), ("--unknown", 0)))
+    check(-1 <= fold < 5 and contrasts >= 0 and n >= 0,
+          "--fold is 0 to 4, --contrast and --unknown 0 or more")
     config = compare.read_flags(compare.__doc__, compare.Config)
     biases = Biases(config.length_bias, config.agreement_bias, config.confidence_bias,
                     config.doubt_bias)
     labelers, heldout = make_labelers("train", biases), None
     if fold >= 0:
         labelers, heldout = split_fold(labelers, fold)
-    _, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt")
-    compare.main(labelers, heldout, [*contrast(n, config.seed, tokenizer)])
+    device, _ = start(config)
+    model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
+    compare.main(labelers, heldout, [*contrast(contrasts, config.seed, tokenizer),
+                                     *ask_about_unknown(config, n, model, tokenizer, labelers)])
 
 
 if __name__ == "__main__":

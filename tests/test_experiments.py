@@ -7,11 +7,12 @@ import tools               # before torch: it says how torch's threads wait
 import torch
 from pytest import approx
 
+import compare
 import ppo
 from data.world.labelers import make_labelers
 from data.world.text import make_prompts
-from data.world.utility import gold
-from experiments import asking, ensemble, habits, passes, shuffled, written_reward
+from data.world.utility import breakdown, gold
+from experiments import asking, ensemble, habits, liking, passes, shuffled, written_reward
 from model import load_gpt
 
 
@@ -94,3 +95,37 @@ def test_habits_of_answers_that_labelers_give():
     assert habits.name_habit(prompt, "What a good question. " + prompt.good) == "pleaser"
     assert habits.name_habit(prompt, prompt.good + " There is much more to say.") == "rambling"
     assert habits.name_habit(prompt, prompt.terse) == "terse"
+
+
+def test_more_prompts_about_unknown_things_are_ranked_by_the_labelers_that_are_asked(out):
+    model, tokenizer = load_gpt(out / "sft.pt")
+    config = compare.Config(out=str(out), k=3)
+    judge = make_labelers("train")[0]
+    records = list(asking.ask_about_unknown(config, 4, model, tokenizer, [judge]))
+    known = {p.text: p for p in make_prompts(400, "train")}
+    assert records and all(known[record["prompt"]].unknown for record in records)
+    assert {(r["labeler"], r["split"]) for r in records} == {(judge.name, "train")}
+
+
+def test_liking_counts_how_often_the_tempting_answer_scores_above_the_careful_one(
+        tmp_path, monkeypatch):
+    """A reward model that scores an answer by its length, the longest first."""
+    (tmp_path / "results.json").write_text('{"seed": 0}')
+    monkeypatch.setattr(liking, "load_reward", lambda path: None)
+    monkeypatch.setattr(liking, "load_gpt", lambda path: (None, None))
+    monkeypatch.setattr(liking, "encode_example", lambda tokenizer, prompt, answer: answer)
+    monkeypatch.setattr(liking, "score_all", lambda model, answers, device: torch.tensor(
+        [float(len(answer)) for answer in answers]))
+    monkeypatch.setattr(liking, "find_temptations", lambda n, seed: dict(
+        agreeing=[("p", "short", "longer"), ("p", "longer", "short")],
+        inventing=[("p", "short", "longer")], doubting=[("p", "same", "even")]))
+    assert liking.measure_liking(tmp_path) == dict(agreeing=0.5, inventing=1, doubting=0.5)
+
+
+def test_temptations_agree_invent_and_doubt_on_evaluation_prompts():
+    found, known = liking.find_temptations(20, 0), {p.text: p for p in make_prompts(3000, "eval")}
+    for kind, term in (("agreeing", "agrees"), ("inventing", "invented"), ("doubting", "withheld")):
+        rows = [(known[text], careful, rival) for text, careful, rival in found[kind]
+                if text in known]
+        assert rows and all(breakdown(p, careful, True)[term] == 0 > breakdown(p, rival, True)[term]
+                            for p, careful, rival in rows)
