@@ -84,10 +84,11 @@ def ask_me(config, model, tokenizer):
                        collect(new, model, tokenizer, prompts, [Person()], "train", k=2))
 
 
-def main(labelers=None, valid_labelers=None, more=()):
-    """labelers, valid_labelers: who ranks the training and the held-out prompts, the twenty of
-    training if not given; more: further training records."""
-    config = read_flags(__doc__, Config)
+def main(config=None, labelers=None, valid_labelers=None, more=()):
+    """config: the flags, if they are not to be read; labelers, valid_labelers: who ranks the
+    training and the held-out prompts, the twenty of training if not given; more: further training
+    records."""
+    config = config or read_flags(__doc__, Config)
     check(config.k == 0 or config.k >= 2,
           f"--k {config.k}: a ranking needs at least 2 answers (0 draws 4 to 9)")
     device, _ = start(config)

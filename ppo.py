@@ -271,8 +271,8 @@ def watch(config, policy, tokenizer, prompts):
     return assess(prompts, answers, tokenizer) if prompts else {}
 
 
-def main(judge=judge):                 # experiments bring a judge of their own
-    config = read_flags(__doc__, Config)
+def main(config=None, judge=judge):    # experiments bring flags and a judge of their own
+    config = config or read_flags(__doc__, Config)
     check_ranges(config, at_least_0="beta ptx", above_0="clip", share="lam ema")
     check(config.minibatch <= config.episodes, "--minibatch is 1 to --episodes")
     check(not config.ptx or truth_is_known(config.prompts) or not truth_is_known(config.documents),

@@ -6,11 +6,10 @@
                                                  stands above the one that is meant to please
     python experiments/asking.py --unknown 500   so many more prompts, all about things that do not
                                                  exist, ranked by the same labelers
-
-Further flags are compare.py's.
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -18,10 +17,16 @@ import compare
 from data.batches import encode_example
 from data.world.labelers import Biases, make_labelers
 from data.world.text import make_prompts
-from experiments.written_reward import take_flag
 from model import load_gpt
 from tools.device import start
-from tools.flags import check, run
+from tools.flags import check, read_flags, run
+
+
+@dataclass(frozen=True)
+class Config(compare.Config):
+    fold: int = -1                 # the labelers held out, 0 to 4; -1 holds none out
+    contrast: int = 0              # further records, the careful answer above the pleasing one
+    unknown: int = 0               # further prompts, about things that do not exist
 
 
 def split_fold(labelers, fold):
@@ -40,27 +45,27 @@ def contrast(n, seed, tokenizer):
                    labeler="contrast")
 
 
-def ask_about_unknown(config, n, model, tokenizer, labelers):
-    """-> records of n further training prompts about things that do not exist"""
+def ask_about_unknown(config, model, tokenizer, labelers):
+    """-> records of further training prompts, all about things that do not exist"""
+    n = config.unknown
     prompts = [p for p in make_prompts(40 * n, "train", config.seed) if p.unknown][:n]
     return compare.collect(config, model, tokenizer, prompts, labelers, "train", config.k)
 
 
 def main():
-    fold, contrasts, n = (int(take_flag(name, default)) for name, default in (
-        ("--fold", -1), ("--contrast", 0), ("--unknown", 0)))
-    check(-1 <= fold < 5 and contrasts >= 0 and n >= 0,
+    config = read_flags(__doc__, Config)
+    check(-1 <= config.fold < 5 and config.contrast >= 0 and config.unknown >= 0,
           "--fold is 0 to 4, --contrast and --unknown 0 or more")
-    config = compare.read_flags(compare.__doc__, compare.Config)
     biases = Biases(config.length_bias, config.agreement_bias, config.confidence_bias,
                     config.doubt_bias)
     labelers, heldout = make_labelers("train", biases), None
-    if fold >= 0:
-        labelers, heldout = split_fold(labelers, fold)
+    if config.fold >= 0:
+        labelers, heldout = split_fold(labelers, config.fold)
     device, _ = start(config)
     model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
-    compare.main(labelers, heldout, [*contrast(contrasts, config.seed, tokenizer),
-                                     *ask_about_unknown(config, n, model, tokenizer, labelers)])
+    more = [*contrast(config.contrast, config.seed, tokenizer),
+            *ask_about_unknown(config, model, tokenizer, labelers)]
+    compare.main(config, labelers, heldout, more)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """PPO on several reward models at once, in the place of one.
 
-    python experiments/ensemble.py --how mean   flags of ppo.py ...    reads out/reward-*.pt
+    python experiments/ensemble.py --how mean      out/sft.pt, out/reward-*.pt -> out/ppo.pt
 
 one         the first of them alone
 mean        their mean
@@ -9,6 +9,7 @@ variance    mean minus variance (the same, uncertainty-weighted optimisation)
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -16,9 +17,14 @@ import tools               # before torch: it says how torch's threads wait
 import torch
 
 import ppo
-from experiments.written_reward import take_flag
 from reward import load_reward, score
 from tools.flags import check, read_flags, run
+
+
+@dataclass(frozen=True)
+class Config(ppo.Config):
+    how: str = "mean"              # their scores become one: one, mean, worst or variance
+
 
 COMBINE = dict(
     one=lambda scores: scores[0],
@@ -44,9 +50,8 @@ def load_models(folder, how, device="cpu"):
 
 
 def main():
-    how = take_flag("--how", "mean")
-    config = read_flags(ppo.__doc__, ppo.Config)
-    ppo.main(judge=make_judge(load_models(config.out, how), how))
+    config = read_flags(__doc__, Config)
+    ppo.main(config, make_judge(load_models(config.out, config.how), config.how))
 
 
 if __name__ == "__main__":

@@ -320,6 +320,6 @@ def optimum(folder):
 if __name__ == "__main__":
     commands = dict(dial=dial, figure1=figure1, tax=tax, best_of=best_of,
                     remedies=remedies, leashes=leashes, learns=learns, optimum=optimum)
-    if len(sys.argv) < 3 or sys.argv[1] not in commands:
+    if len(sys.argv) != 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
-    commands[sys.argv[1]](*sys.argv[2:])
+    commands[sys.argv[1]](sys.argv[2])

@@ -1,26 +1,30 @@
 """ppo.py with several passes over each rollout, as its predecessors made them.
 
-    python experiments/passes.py --passes 4   flags of ppo.py ...
+    python experiments/passes.py --passes 4
 """
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import ppo
-from experiments.written_reward import take_flag
-from tools.flags import check, run
+from tools.flags import read_flags, run
+
+
+@dataclass(frozen=True)
+class Config(ppo.Config):
+    passes: int = 4                # over each rollout
 
 
 def main():
-    passes, once = int(take_flag("--passes", 4)), ppo.rollout
-    check(passes > 0, f"--passes {passes} must be above 0")
+    config, once = read_flags(__doc__, Config), ppo.rollout
 
     def rollout(*given):
         ro, minibatches = once(*given)
-        return ro, minibatches * passes
+        return ro, minibatches * config.passes
     ppo.rollout = rollout
-    ppo.main()
+    ppo.main(config)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """PPO on a reward that somebody wrote down, in the place of the reward model.
 
-    python experiments/written_reward.py --reward banana   flags of ppo.py ...
+    python experiments/written_reward.py --reward banana
 
 banana      how often the answer says "banana": what is optimised is what is got
 gold        the true utility: what PPO could reach if labelers were perfect and never tired
@@ -12,6 +12,7 @@ The KL penalty, the value function and all else are ppo.py's.
 
 import random
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -24,7 +25,12 @@ from data.world.labelers import make_labelers
 from data.world.utility import gold
 from model import load_gpt
 from reward import score
-from tools.flags import check, run
+from tools.flags import check, read_flags, run
+
+
+@dataclass(frozen=True)
+class Config(ppo.Config):
+    reward: str = "banana"         # banana, gold, labelers or one_token
 
 
 def count_bananas(prompt, answer, ended):
@@ -54,27 +60,15 @@ def make_judge(function, tokenizer, prompts):
     return judge
 
 
-def take_flag(name, default):
-    """Takes a flag of this script out of the command line. -> its value"""
-    if name not in sys.argv:
-        return default
-    i = sys.argv.index(name)
-    check(i + 1 < len(sys.argv), f"{name} needs a value")
-    value = sys.argv[i + 1]
-    del sys.argv[i:i + 2]
-    return value
-
-
 def main():
     written = {"banana": count_bananas, "gold": gold, "labelers": look_once, "one_token": None}
-    name = take_flag("--reward", "banana")
-    check(name in written, f"--reward {name}: {', '.join(written)}")
-    if name == "one_token":
-        return ppo.main(judge=score_any)
-    config = ppo.read_flags(ppo.__doc__, ppo.Config)
+    config = read_flags(__doc__, Config)
+    check(config.reward in written, f"--reward {config.reward}: {', '.join(written)}")
+    if config.reward == "one_token":
+        return ppo.main(config, score_any)
     _, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt")
     prompts = {p.text: p for p in read_prompts(config.prompts, "train", config.seed)}
-    ppo.main(judge=make_judge(written[name], tokenizer, prompts))
+    ppo.main(config, make_judge(written[config.reward], tokenizer, prompts))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ prompts are those of later/grpo.py. No verifier is learned, but a value function
 Flags: ppo.py's, except --prompts. ppo.pt is written: give it an --out of its own.
 """
 
+import dataclasses
 import json
-import sys
 
 import tools               # before torch: it says how torch's threads wait
 import torch
@@ -39,15 +39,15 @@ def make_judge(tokenizer, prompts):
 
 
 def main():
-    check("--prompts" not in sys.argv, "--prompts: they are those of later/grpo.py; leave it out")
-    config = read_flags(ppo.__doc__, ppo.Config)
+    config = read_flags(__doc__, ppo.Config)
+    check(config.prompts == ppo.Config.prompts,
+          "--prompts: they are those of later/grpo.py; leave it out")
     sft, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt")
     prompts = make_checkable(Config.prompts, "train", config.seed)
     path = f"{config.out}/checkable.jsonl"
     with write_whole(path) as file:
         file.writelines(json.dumps(dict(prompt=p.text)) + "\n" for p in prompts)
-    sys.argv += ["--prompts", path]
-    ppo.main(judge=make_judge(tokenizer, prompts))
+    ppo.main(dataclasses.replace(config, prompts=path), make_judge(tokenizer, prompts))
     policy, _ = load_gpt(f"{config.out}/{'ppo_ptx' if config.ptx else 'ppo'}.pt")
     seen = observe(Config(seed=config.seed), policy, sft, tokenizer,
                    make_watched("strict", config.seed, 250))

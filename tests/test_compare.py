@@ -180,7 +180,7 @@ def test_other_labelers_and_further_records_can_be_brought_along(folder, monkeyp
                  ids=[TOKENIZER.encode(y) + [TOKENIZER.eot] for y in ("red", "blue")],
                  labeler="mine")]
     monkeypatch.setattr(sys, "argv", ["compare.py", "--out", str(folder), *FLAGS.split()])
-    compare.main([Longest(), Longest()], [Shortest()], more)
+    compare.main(None, [Longest(), Longest()], [Shortest()], more)
     records = read(folder)
     assert {r["labeler"] for r in records if r["split"] == "valid"} == {"shortest"}
     assert {r["labeler"] for r in records if r["split"] == "train"} == {"longest", "mine"}

@@ -7,7 +7,6 @@ import tools               # before torch: it says how torch's threads wait
 import torch
 from pytest import approx
 
-import compare
 import ppo
 from data.world.labelers import make_labelers
 from data.world.text import make_prompts
@@ -99,9 +98,9 @@ def test_habits_of_answers_that_labelers_give():
 
 def test_more_prompts_about_unknown_things_are_ranked_by_the_labelers_that_are_asked(out):
     model, tokenizer = load_gpt(out / "sft.pt")
-    config = compare.Config(out=str(out), k=3)
+    config = asking.Config(out=str(out), k=3, unknown=4)
     judge = make_labelers("train")[0]
-    records = list(asking.ask_about_unknown(config, 4, model, tokenizer, [judge]))
+    records = list(asking.ask_about_unknown(config, model, tokenizer, [judge]))
     known = {p.text: p for p in make_prompts(400, "train")}
     assert records and all(known[record["prompt"]].unknown for record in records)
     assert {(r["labeler"], r["split"]) for r in records} == {(judge.name, "train")}
