@@ -20,9 +20,9 @@ import torch
 
 from data.batches import encode_prompt
 from later.chains import (assess_chains, is_answer_right, is_trace_right, make_sums, read_number,
-                          step_ends)
-from later.process import solution_score, step_probabilities
+                          step_ends, vote)
 from model import load_gpt, respond
+from later.process import solution_score, step_probabilities
 from reward import load_reward
 from tools.device import start
 from tools.flags import check, read_flags, run, write_whole
@@ -42,15 +42,6 @@ class Config:
 
 
 # --- who chooses ----------------------------------------------------------------------------------
-
-
-def vote(said, weights=None):
-    """Final numbers ("" for none), and how much each voice counts -> the index of the first answer
-    with the number that most, or most weight, say"""
-    counts = Counter()
-    for number, weight in zip(said, weights or [1] * len(said)):
-        counts[number] += weight if number else 0
-    return said.index(max(said, key=lambda number: counts[number]))
 
 
 def best(scores):

@@ -13,6 +13,7 @@ is known here; training sees it only where a flag says so.
 
 import random
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 from data.world.text import split
@@ -112,6 +113,15 @@ def read_number(answer):
     steps = read_steps(answer)
     match = STEP.fullmatch(steps[-1]) if steps and answer.strip().endswith(".") else None
     return match[3] if match else ""
+
+
+def vote(said, weights=None):
+    """Final numbers ("" for none), and how much each voice counts -> the index of the first answer
+    with the number that most, or most weight, say"""
+    counts = Counter()
+    for number, weight in zip(said, weights or [1] * len(said)):
+        counts[number] += weight if number else 0
+    return said.index(max(said, key=lambda number: counts[number]))
 
 
 def is_answer_right(one, answer, ended=True):

@@ -16,7 +16,6 @@ Flags of every stage: --out --seed --device --precision --resume (tools/flags.py
 
 import json
 import random
-from collections import Counter
 from dataclasses import dataclass
 
 import tools               # before torch: it says how torch's threads wait
@@ -25,7 +24,7 @@ import torch
 from data.batches import batch_by_length, collate, draw_windows, encode_example, encode_prompt, pack
 from dpo import all_logprobs
 from later.chains import (assess_chains, is_answer_right, make_page, make_sums, make_worked,
-                          read_number)
+                          read_number, vote)
 from model import load_gpt, respond
 from sft import lm_loss
 from tools.device import start
@@ -180,8 +179,7 @@ def measure_votes(sums, answers):
     of those with a right one among the k"""
     said = [[read_number(answer) for answer in some] for some in answers]
     due = [str(sum(one.numbers)) for one in sums]
-    return dict(majority=sum(Counter(some).most_common(1)[0][0] == d
-                             for some, d in zip(said, due)) / len(sums),
+    return dict(majority=sum(some[vote(some)] == d for some, d in zip(said, due)) / len(sums),
                 pass_at_k=sum(d in some for some, d in zip(said, due)) / len(sums))
 
 

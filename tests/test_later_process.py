@@ -15,7 +15,7 @@ from torch.testing import assert_close
 
 from conftest import call
 from later import best_of, chains, completions, grpo, process, reasoning
-from later.best_of import choose, count, score_solutions, vote
+from later.best_of import choose, count, score_solutions
 from later.chains import (Sum, is_answer_right, is_trace_right, label_answer, label_steps,
                           make_sums, make_worked, step_ends, work)
 from later.completions import compare_labels, so_far
@@ -247,7 +247,16 @@ def test_three_ways_to_choose_one_of_six():
     found = choose(said, {"prm": scores})
     assert {who: said[i] for who, i in found.items()} == {
         "random": "7", "majority": "7", "prm": "8", "prm, vote": "9"}
-    assert vote(["", "", "", "5"]) == 3            # no number is no vote
+    assert chains.vote(["", "", "", "5"]) == 3            # no number is no vote
+
+
+def test_votes_and_passes_of_sums_by_hand():
+    """One sum of 27: three of five answers say no number, one 27, one 26: the first number wins."""
+    texts = ["No.", "No.", "No.", RIGHT, RIGHT.replace("27", "26")]
+    assert reasoning.measure_votes([ONE], [texts]) == dict(majority=1, pass_at_k=1)
+    assert reasoning.measure_votes([ONE], [texts[:3]]) == dict(majority=0, pass_at_k=0)
+    texts = [RIGHT.replace("27", "26")] * 2 + [RIGHT]
+    assert reasoning.measure_votes([ONE], [texts]) == dict(majority=0, pass_at_k=1)
 
 
 def test_counting_by_hand():
@@ -341,8 +350,8 @@ def test_imitation_teaches_worked_sums(small):
 
 
 def test_rl_on_the_final_answer_makes_more_of_them_right(small):
-    call(grpo, small, "--begin chains --signal final --iterations 30 --asked 8 --group 8 "
-                      "--minibatch 32 --lr 2e-3 --prompts 40 --max-new-tokens 24")
+    call(grpo, small, "--begin chains --signal final --iterations 60 --asked 8 --group 8 "
+                      "--minibatch 32 --lr 5e-4 --prompts 40 --max-new-tokens 24")
     lines, last = log(small, "final")
     assert mean(lines[-4:], "score") > mean(lines[:4], "score") + 0.15
     assert last["right"] > log(small, "chains")[1]["right"] and last["trace"] <= last["right"]
