@@ -22,27 +22,27 @@ some() {    # some RUN N FLAGS OF reward.py...
     begin "$1" sft.pt comparisons.jsonl || return 0
     keep "$2"
     py reward.py "${@:3}"
-    py eval.py $small
+    py eval.py --prompts 100 --probes 1
 }
 asked() {   # asked RUN FLAGS OF asking.py...
     begin "$1" sft.pt || return 0
     py experiments/asking.py "${@:2}"
     py reward.py
-    py eval.py $small
+    py eval.py --prompts 100 --probes 1
 }
 pairs() {   # pairs RUN N FLAGS OF reward.py...   64 pairs a step, as many as six prompts have
     begin "$1" sft.pt comparisons.jsonl || return 0
     keep "$2"
     "$python" experiments/shuffled.py "$run/comparisons.jsonl" "$run/pairs.jsonl"
     py reward.py --comparisons "$run/pairs.jsonl" --batch 64 "${@:3}"
-    py eval.py $small
+    py eval.py --prompts 100 --probes 1
 }
 size() {    # size LAYERS HEADS CHANNELS   a base model of that size, then 1,000 rankings
     begin "size-$1x$3" sft.pt comparisons.jsonl || return 0
     keep 1000
     py sft.py --stage pretrain --n-layer "$1" --n-head "$2" --n-embd "$3"
     py reward.py --begin base
-    py eval.py $small
+    py eval.py --prompts 100 --probes 1
 }
 
 for n in 100 300 1000 4000; do

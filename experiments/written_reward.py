@@ -7,7 +7,9 @@ gold        the true utility: what PPO could reach if labelers were perfect and 
 labelers    one look by one labeler at each answer: rewards without a model in between
 one_token   the reward model's score whether or not an answer ends (experiments/closed_form.sh)
 
-The KL penalty, the value function and all else are ppo.py's.
+The KL penalty and all else are ppo.py's, but for where the values begin: the first three do not ask
+the reward model, so its scores would be wrong as values, and a policy runs from what is wrongly
+expected of it long before it finds what is paid. They begin at 0.
 """
 
 import random
@@ -24,7 +26,7 @@ from data.files import read_prompts
 from data.world.labelers import make_labelers
 from data.world.utility import gold
 from model import load_gpt
-from reward import score
+from reward import RewardModel, load_reward, score
 from tools.flags import check, read_flags, run
 
 
@@ -45,6 +47,11 @@ def look_once(prompt, answer, ended, labelers=make_labelers("train")):
 def score_any(reward_model, tokens, response, ended, missing_end):
     """The judge of `one_token`."""
     return score(reward_model(tokens), response)
+
+
+def begin_at_0(path, device):
+    """A value function in place of the reward model's: its trunk under a head that knows nothing"""
+    return RewardModel(load_reward(path, device).gpt, likelihood=0.0).to(device)
 
 
 def make_judge(function, tokenizer, prompts):
@@ -68,7 +75,7 @@ def main():
         return ppo.main(config, score_any)
     _, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt")
     prompts = {p.text: p for p in read_prompts(config.prompts, "train", config.seed)}
-    ppo.main(config, make_judge(written[config.reward], tokenizer, prompts))
+    ppo.main(config, make_judge(written[config.reward], tokenizer, prompts), begin_at_0)
 
 
 if __name__ == "__main__":

@@ -201,6 +201,15 @@ def test_ppo_can_chase_a_reward_written_by_hand(copy):
     assert len({tuple(scores) for scores in runs}) == 4
 
 
+def test_values_of_a_written_reward_begin_at_0(out):
+    value = written_reward.begin_at_0(out / "reward.pt", "cpu")
+    tokens = torch.randint(250, (2, 9))
+    assert (value(tokens) == 0).all() and not value.likelihood.requires_grad
+    assert (reward.load_reward(out / "reward.pt")(tokens) != 0).any()
+    value.head(value.gpt.hidden(tokens)).mean().backward()
+    assert value.head.weight.grad.abs().max() > 0
+
+
 def test_a_written_reward_reads_prompt_and_answer_from_the_tokens():
     tokenizer, seen = Tokenizer(train_ranks("banana", 260)), []
 
