@@ -6,6 +6,7 @@
     python experiments/figures.py best_of FOLDER    best of n, PPO and DPO on the same axes
     python experiments/figures.py remedies FOLDER   one reward model or three, and stopping early
     python experiments/figures.py leashes FOLDER    clip and KL by passes and learning rate
+    python experiments/figures.py stages FOLDER     what skips, enlarges or moves a stage
     python experiments/figures.py learns FOLDER     the reward model by what it learned from
     python experiments/figures.py optimum FOLDER    distance from the closed form
 
@@ -270,6 +271,11 @@ def leashes(folder):
     plot.save(figure, "leashes")
 
 
+def stages(folder):
+    """Every run's last model, which the script has put into the place of PPO's."""
+    plot.points(folder, "ppo", "win_gold", "gold", "kl", "lists_prompts", title="the last stage")
+
+
 def learns(folder):
     """What the reward model hears by rankings, answers a prompt, passes and size, a panel each."""
     runs = plot.find_runs(folder)
@@ -319,7 +325,8 @@ def optimum(folder):
 
 if __name__ == "__main__":
     commands = dict(dial=dial, figure1=figure1, tax=tax, best_of=best_of,
-                    remedies=remedies, leashes=leashes, learns=learns, optimum=optimum)
+                    remedies=remedies, leashes=leashes, stages=stages,
+                    learns=learns, optimum=optimum)
     if len(sys.argv) != 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](sys.argv[2])

@@ -93,7 +93,7 @@ def save(figure, name):
     print(f"wrote {PICTURES / name}.svg")
 
 
-def points(folder, models, *keys):
+def points(folder, models, *keys, title=None):
     """A panel per key, a dot with its spread over seeds per run and model (apart by commas), and
     SFT as a dashed line."""
     models, tables = models.split(","), []
@@ -112,14 +112,15 @@ def points(folder, models, *keys):
         reference = average(every, "sft", key) if models != ["rm"] else None
         if reference:
             axis.axvline(reference[0], color=COLOURS["sft"], linestyle="--", linewidth=1)
-        axis.set_yticks(range(len(runs)), runs if not i else [""] * len(runs))
+        axis.set_yticks(range(len(runs)), [run.replace("-", " ") for run in runs] if not i else
+                        [""] * len(runs))
         axis.set_title(COLUMNS.get(key, key.replace("_", " ")))
         axis.set_ylim(len(runs) - 0.5, -0.5)
         axis.grid(axis="x", alpha=0.3)
     if len(models) > 1:
         axes[0][-1].legend(fontsize=9)
-    names = " and ".join(NAMES.get(model, "reward model") for model in models)
-    figure.suptitle(f"{names}: mean and standard deviation over seeds"
+    title = title or " and ".join(NAMES.get(model, "reward model") for model in models)
+    figure.suptitle(f"{title}: mean and standard deviation over seeds"
                     + ("; dashed: SFT" if models != ["rm"] else ""), fontsize=10)
     save(figure, Path(folder).name)
 
