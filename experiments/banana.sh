@@ -2,8 +2,8 @@
 # Banana: what does a policy do for a reward that is plainly wrong?
 #
 # written_reward.py pays 1 for every "banana" in the answer; the reward model is not asked. The KL
-# tether is all that stands between the policy and the word, as in the paper's equation 2. SFT says it
-# once in a hundred answers, so PPO needs more and longer steps than usual to find it.
+# tether is all that stands between the policy and the word, as in the paper's equation 2. SFT says
+# it once in a hundred answers, so PPO needs more and longer steps than usual to find it.
 #
 # Look for: beta 0 ends in banana banana banana, a high beta does not move, and in between sentences
 # are still sentences, with more bananas in them.
