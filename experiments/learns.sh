@@ -14,7 +14,7 @@
 source "$(dirname "$0")/common.sh"
 
 keep() {    # keep N   of the run's rankings the first N, and all that are held out
-    { head -n "$1" "$run/comparisons.jsonl"
+    { grep -m "$1" '"split": "train"' "$run/comparisons.jsonl"
       grep '"split": "valid"' "$run/comparisons.jsonl"; } > "$run/kept"
     mv "$run/kept" "$run/comparisons.jsonl"
 }
@@ -38,9 +38,11 @@ pairs() {   # pairs RUN N FLAGS OF reward.py...   64 pairs a step, as many as si
     py eval.py --prompts 100 --probes 1
 }
 size() {    # size LAYERS HEADS CHANNELS   a base model of that size, then 1,000 rankings
-    begin "size-$1x$3" sft.pt comparisons.jsonl || return 0
+    begin "size-$1x$3" sft.pt base.pt comparisons.jsonl || return 0
     keep 1000
-    py sft.py --stage pretrain --n-layer "$1" --n-head "$2" --n-embd "$3"
+    if [ "$1x$3" != 4x96 ]; then           # the finished run's own
+        py sft.py --stage pretrain --n-layer "$1" --n-head "$2" --n-embd "$3"
+    fi
     py reward.py --begin base
     py eval.py --prompts 100 --probes 1
 }
