@@ -15,4 +15,4 @@ for n in 250 1000 4000; do
     py sft.py --demonstrations $n
     py eval.py --prompts 500 --probes 1
 done
-"$python" experiments/habits.py "$OUT" "$FROM"
+"$python" experiments/habits.py "$OUT"

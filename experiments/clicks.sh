@@ -10,5 +10,8 @@
 #   python compare.py --me                                    twenty pairs, one key each
 #   python reward.py --comparisons out/labels.jsonl --out out/mine     (with sft.pt copied there)
 
-source "$(dirname "$0")/common.sh"
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source tools/setup.sh
+setup requirements.txt requirements-extra.txt
 "$python" experiments/clicks.py

@@ -24,7 +24,7 @@ begin() {   # begin RUN FILE...   a folder with those files of the finished run;
     printf '\n=== %s: %s\n' "$name" "$1"
     mkdir -p "$run"
     local file
-    for file in "${@:2}"; do cp -r "$FROM/$file" "$run/"; done
+    for file in "${@:2}"; do cp -r "$FROM/$file" "$run/" || exit 1; done   # set -e is off in an if
 }
 
 py() {      # py SCRIPT FLAGS...   in that folder
@@ -36,7 +36,7 @@ as_trained() {   # the finished run as a row of the table
     begin as-trained results.json answers.jsonl metrics || true
 }
 
-as_row() {  # as_row CHECKPOINT COMMAND...   what the command makes of SFT is shown in PPO's row
+as_row() {  # as_row CHECKPOINT COMMAND...   the checkpoint that it makes is shown in PPO's row
     mv "$run/sft.pt" "$run/once.pt"
     "${@:2}"
     mv "$run/$1.pt" "$run/ppo.pt"

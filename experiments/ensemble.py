@@ -18,6 +18,7 @@ import torch
 
 import ppo
 from reward import load_reward, score
+from tools.device import start
 from tools.flags import check, read_flags, run
 
 
@@ -51,7 +52,8 @@ def load_models(folder, how, device="cpu"):
 
 def main():
     config = read_flags(__doc__, Config)
-    ppo.main(config, make_judge(load_models(config.out, config.how), config.how))
+    device, _ = start(config)
+    ppo.main(config, make_judge(load_models(config.out, config.how, device), config.how))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from experiments.ensemble import COMBINE, load_models
 from model import load_gpt, respond
 from reward import load_reward, score_all
 from tools.device import start
-from tools.flags import check, read_flags, run
+from tools.flags import check, read_flags, run, write_whole
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,8 @@ def main():
     if config.measure == "rank":
         return comparisons.write(out / "comparisons.jsonl", rank(*given))
     name, found = best_of(*given) if config.measure == "best_of" else optimum(*given)
-    (out / name).write_text(json.dumps(found, indent=2) + "\n")
+    with write_whole(out / name) as file:
+        file.write(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

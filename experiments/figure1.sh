@@ -3,7 +3,7 @@
 #
 # Labelers preferred 1.3B InstructGPT to 175B GPT-3, a hundred times its size, prompted or not
 # (section 4.1). Here the whole recipe is run at three sizes, each three to four times the one
-# before, the finished run the largest; every model is compared with that run's SFT model.
+# before, the finished run the largest; every model is compared with the largest's SFT model.
 #
 # Look for: base < few-shot < SFT < PPO at every size, and a small PPO model above the largest base
 # model on its page. SIZES="6 5 160" adds a larger one (layers, heads, channels; commas between).

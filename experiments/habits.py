@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from data.world.text import LABELERS, RUDE, SKILLS, make_prompts
 from data.world.utility import FILLER, is_right
 from experiments.plot import find_runs, mean_and_spread
-from tools.flags import run
+from tools.flags import check, run
 from tools.results import read_lines
 
 HABITS = [*SKILLS, "other"]
@@ -42,6 +42,7 @@ def share_habits(path, model, prompts):
 
 
 def main():
+    check(len(sys.argv) == 2, "say which folder of runs, as above in this file")
     print(f"| share of answers | {' | '.join(HABITS)} |\n|{'---|' * (len(HABITS) + 1)}")
     labelers = [f"{share / 100:.2f}" for share in LABELERS]
     print(f"| labelers | {' | '.join(labelers)} | |")

@@ -7,8 +7,8 @@
 #
 # Look for: inventions about unknown things against answers withheld on known ones. Pushing one down
 # pushes the other up only if the policy cannot tell the two kinds of question apart. An invention
-# costs 4 in true utility (3 for the answer that was asked for, 1 for itself): at a confidence of 3
-# labelers still like the careful answer better, at 6 the invention.
+# costs about 3 in true utility: at a confidence of 3 labelers toss a coin between it and the careful
+# answer, at 6 they like it better.
 
 source "$(dirname "$0")/common.sh"
 

@@ -15,7 +15,7 @@ if begin models sft.pt comparisons.jsonl; then
     for member in 1 2 3; do
         cp "$FROM/sft.pt" "$run/sft.pt"
         "$python" reward.py --no-likelihood --seed "$SEED$member" --out "$run" \
-            --comparisons "$run/comparisons.jsonl" --demonstrations 500
+            --comparisons "$run/comparisons.jsonl"
         mv "$run/reward.pt" "$run/reward-$member.pt"
     done
     touch "$run/results.json"

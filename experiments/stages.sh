@@ -5,9 +5,9 @@
 # ppo-from-base      no SFT: most of what it samples are lists of prompts
 # dpo-from-base      the same by DPO, on the same rankings
 # reward-from-base   the reward model begins with the base model instead of SFT's
-# paid-by-labelers   no reward model: a labeler looks at each of PPO's 4,864 answers once, 49 days
-#                    at a hundred a day; the rankings took about 23,000 looks, but score for ever
-# sft-2x, sft-4x     SFT alone with two and four times the demonstrations
+# paid-by-labelers   no reward model: a labeler looks at each of PPO's 8,960 answers once, 90 days
+#                    at a hundred a day; the rankings took about 18,000 looks, but score for ever
+# sft-14000, -28000  SFT alone with about two and four times its 8,000 demonstrations
 # sft-after-ppo      the stages in another order
 #
 # Look for: win_gold against the SFT model of the finished run.
@@ -32,9 +32,9 @@ if begin paid-by-labelers sft.pt reward.pt; then
     py experiments/written_reward.py --reward labelers
     py eval.py $small
 fi
-for times in 2 4; do
-    begin "sft-${times}x" base.pt sft.pt || continue
-    as_row sft py sft.py --demonstrations $((7000 * times))
+for n in 14000 28000; do
+    begin "sft-$n" base.pt sft.pt || continue
+    as_row sft py sft.py --demonstrations "$n"
     py eval.py $small
 done
 if begin sft-after-ppo ppo.pt sft.pt; then
