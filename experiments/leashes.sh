@@ -3,7 +3,8 @@
 #
 # Without the clip PPO works but is more fragile, without the KL it runs away, with both it is the
 # workhorse: is it so? With one pass over a rollout the clip hardly acts, since the ratio starts at
-# 1; so four passes are tried too, and a high learning rate.
+# 1; so four passes are tried too, and a high learning rate. A clip of 1e6 is none, of the ratio and
+# of the value alike.
 #
 # Look for: score, true utility, KL, and how many runs collapse (true utility under SFT's).
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Seeds: how far can each figure of the README be trusted?
 #
-# Five runs of the whole recipe, about ten minutes each; mean, standard deviation and worst.
+# Five runs of the whole recipe, about ten minutes each; mean, standard deviation and worst. Those
+# of the README are of OMP_NUM_THREADS=1: another number of threads gives other last digits, and so
+# other answers.
 
 cd "$(dirname "$0")/.."
 set -euo pipefail

@@ -8,7 +8,8 @@
 # bias of 3 labelers still like the careful answer better, at 6 the pleasing one.
 #
 # Look for: agrees_with_false after SFT, PPO and DPO. Remedies: contrasting pairs, in which the
-# careful answer stands above the pleasing one, and a reward that can be checked (--reward gold).
+# careful answer stands above the pleasing one (of the 200 about 85 are on false premises, the others
+# on unknown things or ask for something rude), and the true utility as the reward (--reward gold).
 
 source "$(dirname "$0")/common.sh"
 
