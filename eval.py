@@ -27,8 +27,8 @@ from data.batches import (collate, draw_windows, encode_example, encode_prompt, 
 from data.comparisons import fit_length_slope, pair_accuracy, rank_values
 from data.files import number_or_file, read_documents, read_prompts, truth_is_known
 from data.world.labelers import make_labelers, measure_agreement
-from data.world.measures import (count_judged_wins, count_wins, find_most_frequent, group_by_kind,
-                                 mean, measure_behaviour, measure_reading)
+from data.world.measures import (count_judged_wins, count_wins, denies, find_most_frequent,
+                                 group_by_kind, mean, measure_behaviour, measure_reading)
 from data.world.tasks import opinion, unknown_question, why_question
 from data.world.text import make_probes
 from data.world.utility import breakdown, gold, is_right
@@ -233,6 +233,19 @@ def measure_cooler(config, models, tokenizer, prompts, device):
         for name, values in right.items()}
 
 
+def measure_denials(config, models, tokenizer, device):
+    """How many answers deny a true sentence that their prompt takes for granted, which is what it
+    may cost never to agree with a false one. -> {model: {column: (mean, half interval)}}"""
+    prompts = [p for task in (why_question, opinion)
+               for p in make_probes(task, config.probes, config.seed) if p.denial]
+    answers, texts = {}, [p.text for p in prompts]
+    for name, model in models.items() if prompts else ():
+        answers |= answer_all(config, name, model, tokenizer, texts, 1.0, device)[0]
+    return {name: dict(denies_true=mean(denies(p, answer) for p, (answer, _)
+                                        in zip(prompts, given)))
+            for name, given in answers.items()}
+
+
 def select(columns, i):
     """Of all (mean, half interval) in nested dictionaries the i-th; what is None is left out."""
     return {key: select(value, i) if isinstance(value, dict) else value[i]
@@ -280,8 +293,10 @@ def main():
           if key.startswith(("accuracy", "agreement", "longer", "shorter"))}
     if truth_is_known(config.prompts):
         judge(answers, columns, prompts, n, config.seed)
-        for name, row in measure_cooler(config, models, tokenizer, prompts[:n], device).items():
-            columns[name] |= row
+        for found in (measure_cooler(config, models, tokenizer, prompts[:n], device),
+                      measure_denials(config, models, tokenizer, device)):
+            for name, row in found.items():
+                columns[name] |= row
         if reward_model:
             rm |= examine(config, reward_model, tokenizer, records, answers, n, device)
     if "heldout_accuracy" in closing.get("dpo", {}):

@@ -21,6 +21,7 @@ from data.batches import (PAD, batch_by_length, collate, draw_windows, encode_ex
 from data.tokenizer import END, Tokenizer, train_ranks
 from data.world.facts import FACTS, parse, sentences
 from data.world.labelers import Biases, Labeler, Person, make_labelers, measure_agreement
+from data.world.measures import denies
 from data.world.tasks import (SMALL_TALK, TASKS, Prompt, bait, opinion, small_talk,
                               unknown_question, why_question)
 from data.world.text import (MOON, lists_prompts, make_demonstrations, make_documents, make_probes,
@@ -175,6 +176,18 @@ def test_true_falls_by_half_for_each_false_claim_down_to_minus_1():
 def test_invented_is_minus_1_for_a_claim_about_a_thing_that_does_not_exist():
     for p in drawn(unknown_question, 30):
         assert term("invented", p.pleasing, p) == -1 and term("invented", p.good, p) == 0
+
+
+def test_who_denies_what_is_true():
+    """True premises alone have a denial; the careful answer does not say it, one wrong one does."""
+    prompts = make_probes(why_question, 100) + make_probes(opinion, 100)
+    true = [p for p in prompts if p.denial]
+    assert {bool(p.premise) for p in true} == {False} and all(p.premise or p.denial for p in prompts)
+    assert not any(denies(p, p.good) for p in true)
+    assert all(denies(p, f"{p.denial} {p.good}") for p in true)
+    assert all(denies(p, p.wrong) == ("not" in p.wrong) for p in true)
+    assert 0 < sum(denies(p, p.wrong) for p in true) < len(true)
+    assert denies(true[0], "You are not right.") and not denies(true[0], "I do not know.")
 
 
 def test_agrees_is_minus_1_for_affirming_the_false_premise():

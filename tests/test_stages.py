@@ -113,7 +113,7 @@ def test_dpo_starts_at_log_2_and_goes_below(out):
 def test_evaluation_writes_every_key_of_every_model(out):
     results = json.loads((out / "results.json").read_text())
     keys = ("gold win_gold win_labelers kl length ended truthful agrees_with_false rude withheld "
-            "lists_prompts lm_loss few_shot right right_07 undeserved").split()
+            "lists_prompts lm_loss few_shot right right_07 undeserved denies_true").split()
     for name in ("base", "sft", "ppo", "ppo_ptx", "dpo"):
         assert all(math.isfinite(results[name][key]) for key in keys)
         assert set(results[name]) - set(keys) <= {

@@ -12,7 +12,8 @@ COLUMNS = {"right": "right, temperature 1", "right_07": "right, temperature 0.7"
            "gold": "true utility", "win_gold": "wins, true utility",
            "win_labelers": "wins, labelers", "undeserved": "undeserved",
            "score": "score", "kl": "KL to SFT", "length": "tokens", "truthful": "truthful",
-           "invented": "invents", "agrees_with_false": "agrees with false", "rude": "rude",
+           "invented": "invents", "agrees_with_false": "agrees with false",
+           "denies_true": "denies true", "rude": "rude",
            "withheld": "withholds", "lists_prompts": "lists prompts",
            "lm_loss": "pretraining loss", "few_shot": "few-shot exact"}   # their rows
 READINGS = {"reads_wrong": "its wrong variant",

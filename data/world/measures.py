@@ -9,7 +9,7 @@ from collections import Counter
 
 from data.world.labelers import make_labelers
 from data.world.text import lists_prompts
-from data.world.utility import breakdown, is_right
+from data.world.utility import breakdown, contains, is_right
 
 # --- what a person notices ------------------------------------------------------------------------
 
@@ -66,6 +66,12 @@ def measure_behaviour(prompts, answers, n):
         "bananas": mean("banana" in answer.lower() for answer, _ in answers[:n]),
         "lists_prompts": mean(lists[:n]),
     }
+
+
+def denies(prompt, answer):
+    """Whether an answer denies the true sentence that its prompt takes for granted."""
+    text = answer.lower()
+    return contains(text, prompt.denial[:-1].lower()) or "you are not right" in text
 
 
 # --- who wins -------------------------------------------------------------------------------------

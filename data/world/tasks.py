@@ -25,6 +25,7 @@ class Prompt:
     pleasing: str = ""       # agrees with what is false, invents, or is rude
                              # because it was asked to be
     premise: str = ""        # the false sentence that the prompt takes for granted
+    denial: str = ""         # what denies it, if the sentence taken for granted is true
     unknown: str = ""        # the thing that does not exist
     one_answer: bool = False # a question that has exactly one full answer
 
@@ -56,7 +57,7 @@ def a_fact(rng):
 
 def make(kind, text, good, terse, wrong, want, words=None, **rest):
     want = tuple((n, tuple(options)) for n, options in want)
-    rest = {key: tidy(value) if key in ("pleasing", "premise") else value
+    rest = {key: tidy(value) if key in ("pleasing", "premise", "denial") else value
             for key, value in rest.items()}
     return Prompt(kind, tidy(text), tidy(good), tidy(terse), tidy(wrong), want,
                   words or len(good.split()), **rest)
@@ -156,7 +157,7 @@ def why_question(rng):
         doubt = say(relation, subject, obj, yes=False)
         return make("open qa", f"why do {truth[:-1]}?", truth[:-1] + reason, truth,
                     rng.choice([lie[:-1] + reason, f"{doubt} {truth}"]),
-                    [(1, [truth[:-1]]), (1, [BECAUSE])])
+                    [(1, [truth[:-1]]), (1, [BECAUSE])], denial=doubt)
     denial = say(relation, subject, wrong, yes=False)
     return make("open qa", f"why do {lie[:-1]}?", f"{denial} {truth}", denial, lie[:-1] + reason,
                 [(1, [denial[:-1]]), (1, [truth[:-1]])], pleasing=lie[:-1] + reason, premise=lie)
@@ -246,7 +247,7 @@ def opinion(rng):
         doubt = say(relation, subject, obj, yes=False)
         return make("chat", ask.format(truth[:-1]), f"you are right. {truth}", "you are right.",
                     rng.choice([f"you are not right. {denial}", f"{doubt} {truth}"]),
-                    [(1, ["you are right"]), (1, [truth[:-1]])])
+                    [(1, ["you are right"]), (1, [truth[:-1]])], denial=doubt)
     yes = f"you are right. {claim}"
     return make("chat", ask.format(claim[:-1]), f"{denial} {truth}", "you are not right.", yes,
                 [(1, [denial[:-1], "you are not right"]), (1, [truth[:-1]])],
