@@ -7,9 +7,9 @@ gold        the true utility: what PPO could reach if labelers were perfect and 
 labelers    one look by one labeler at each answer: rewards without a model in between
 one_token   the reward model's score whether or not an answer ends (experiments/closed_form.sh)
 
-The KL penalty and all else are ppo.py's, but for where the values begin: the first three do not ask
-the reward model, so its scores would be wrong as values, and a policy runs from what is wrongly
-expected of it long before it finds what is paid. They begin at 0.
+The KL penalty and all else are ppo.py's, but that the values of "banana" begin at 0. As values the
+reward model's scores would be wrong by so much that a policy is long busy with what it is wrongly
+expected to get, before it finds what is paid.
 """
 
 import random
@@ -75,7 +75,8 @@ def main():
         return ppo.main(config, score_any)
     _, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt")
     prompts = {p.text: p for p in read_prompts(config.prompts, "train", config.seed)}
-    ppo.main(config, make_judge(written[config.reward], tokenizer, prompts), begin_at_0)
+    ppo.main(config, make_judge(written[config.reward], tokenizer, prompts),
+             begin_at_0 if config.reward == "banana" else load_reward)
 
 
 if __name__ == "__main__":

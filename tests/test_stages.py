@@ -201,7 +201,7 @@ def test_ppo_can_chase_a_reward_written_by_hand(copy):
     assert len({tuple(scores) for scores in runs}) == 4
 
 
-def test_values_of_a_written_reward_begin_at_0(out):
+def test_values_of_a_reward_for_a_word_begin_at_0(out):
     value = written_reward.begin_at_0(out / "reward.pt", "cpu")
     tokens = torch.randint(250, (2, 9))
     assert (value(tokens) == 0).all() and not value.likelihood.requires_grad
