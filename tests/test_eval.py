@@ -15,8 +15,8 @@ from data.batches import encode_example
 from data.tokenizer import Tokenizer, train_ranks
 from data.world.measures import (count_judged_wins, count_wins, find_most_frequent, group_by_kind,
                                  mark_undeserved, mean, measure_behaviour, measure_reading)
-from data.world.tasks import Prompt
-from data.world.text import make_prompts
+from data.world.tasks import Prompt, opinion, why_question
+from data.world.text import make_probes, make_prompts
 from data.world.utility import assess, breakdown, gold, is_right
 from eval import select
 
@@ -316,3 +316,18 @@ def test_the_probes_of_one_kind_stay_in_it():
     compared = [(text, careful[answer]) for text, answer in seen if answer in careful]
     assert compared.count((COWS.text, ZUMPS.text)) >= 1 <= compared.count((ZUMPS.text, COWS.text))
     assert compared.count((BAIT.text, BAIT.text)) == 1        # no other one of its kind
+
+
+def test_true_premises_alone_count_as_denied(monkeypatch):
+    """One model denies each, another gives each prompt's careful answer."""
+    known = {p.text: p for task in (why_question, opinion) for p in make_probes(task, 60)}
+
+    def answer_all(config, name, model, tokenizer, texts, temperature, device):
+        assert all(known[text].denial and not known[text].premise for text in texts)
+        said = [known[text].denial if name == "sft" else known[text].good for text in texts]
+        return {name: [(answer, True) for answer in said]}, []
+    monkeypatch.setattr(evaluation, "answer_all", answer_all)
+    found = evaluation.measure_denials(evaluation.Config(probes=60), dict(sft=None, ppo=None),
+                                       None, "cpu")
+    assert found["sft"]["denies_true"][0] == 1 and found["ppo"]["denies_true"][0] == 0
+    assert evaluation.measure_denials(evaluation.Config(probes=0), dict(sft=None), None, "cpu") == {}

@@ -190,15 +190,18 @@ def test_a_stage_begins_with_the_checkpoint_that_begin_names(copy, module, name,
     assert (saved - sft_).abs().max() > 1e-3
 
 
-def test_ppo_can_chase_a_reward_written_by_hand(copy):
-    """In every case another one: each run ends with a policy and scores of its own."""
-    runs = []
+def test_ppo_can_chase_a_reward_written_by_hand(copy, monkeypatch):
+    """In every case another one: each run ends with a policy and scores of its own. The values of
+    the first alone begin at 0."""
+    runs, begun, begin_at_0 = [], [], written_reward.begin_at_0
+    monkeypatch.setattr(written_reward, "begin_at_0",
+                        lambda *given: begun.append(name) or begin_at_0(*given))
     for name in ("banana", "gold", "labelers", "one_token"):
         call(written_reward, copy,
              f"--reward {name} --iterations 2 --episodes 8 --minibatch 4 {SHORT}")
         runs.append([line["score"] for line in log(copy, "ppo")[0]])
         assert all(map(math.isfinite, runs[-1]))
-    assert len({tuple(scores) for scores in runs}) == 4
+    assert len({tuple(scores) for scores in runs}) == 4 and begun == ["banana"]
 
 
 def test_values_of_a_reward_for_a_word_begin_at_0(out):
