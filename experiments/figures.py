@@ -279,10 +279,10 @@ def stages(folder):
 def learns(folder):
     """What the reward model hears by rankings, answers a prompt, passes and size, a panel each."""
     runs = plot.find_runs(folder)
-    panels = {"rankings\n(dotted: a plain head)": {"prompts": "o-", "plain": "o:"},
+    panels = {"prompts\n(dotted: a plain head)": {"prompts": "o-", "plain": "o:"},
               "answers a prompt\n500 prompts": {"k": "o-"},
               "passes over 500 prompts\n(dotted: shuffled pairs)": {"whole": "o-", "pairs": "o:"},
-              "layers x channels\n1,000 prompts": {"size": "o-"}}
+              "layers x channels, from base\n1,000 prompts": {"size": "o-"}}
     shown = {"accuracy_gold": "pairs in their\ntrue order",
              "reads_wrong": "careful above\nits wrong variant"}
     figure, axes = plot.make_axes(len(panels), 3, 3.6)
