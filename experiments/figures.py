@@ -38,7 +38,7 @@ def fit_gao(d, gain):
 
 
 def follow(paths):
-    """Means over seeds along a PPO run, and SFT's true utility. -> d, score, gain in true utility"""
+    """Means over seeds along a PPO run. -> d, score, true utility above SFT's"""
     logs = [[line for line in plot.read_log(path, "ppo") if "gold" in line] for path in paths]
     start = statistics.mean(plot.read_results(path)["sft"]["gold"] for path in paths)
     mean = lambda key: np.array([statistics.mean(line[key] for line in row) for row in zip(*logs)])

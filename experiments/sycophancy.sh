@@ -7,7 +7,7 @@
 # the careful one (3 for the task, 1 for agreeing, the rest for what it says that is false): at a
 # bias of 3 labelers still like the careful answer better, at 6 the pleasing one.
 #
-# Look for: agrees_with_false after SFT, PPO and DPO. Remedies: contrasting pairs, in which the
+# Look for: agrees_with_false after SFT, PPO and DPO, and denies_true, which is its price. Remedies: contrasting pairs, in which the
 # careful answer stands above the pleasing one (of the 200 about 85 are on false premises, the others
 # on unknown things or ask for something rude), and the true utility as the reward (--reward gold).
 
@@ -28,4 +28,6 @@ if begin reward-gold sft.pt reward.pt; then
     py experiments/written_reward.py --reward gold
     py eval.py --prompts 200
 fi
+"$python" experiments/liking.py "$OUT"
+"$python" experiments/plot.py table "$OUT" ppo agrees_with_false denies_true
 "$python" experiments/plot.py points "$OUT" ppo,dpo agrees_with_false gold withheld
