@@ -7,12 +7,12 @@
 #
 # Look for: inventions about unknown things against answers withheld on known ones. Pushing one down
 # pushes the other up only if the policy cannot tell the two kinds of question apart. An invention
-# costs about 3 in true utility: at a confidence of 3 labelers toss a coin between it and the careful
-# answer, at 6 they like it better.
+# costs about 3 in true utility: at a confidence of 3 labelers toss a coin between it and the
+# careful answer, at 6 they like it better.
 #
 # One question in 28 is about a thing that does not exist, and SFT seldom invents: what labelers say
-# of it hardly ever comes up. In the runs "asked" they rank answers to 1,000 more such questions, and
-# PPO trains on the prompts that they were asked about.
+# to it hardly ever comes up. In the runs "asked" they rank answers to 1,000 more such questions,
+# and PPO trains on the prompts that they were asked about.
 
 source "$(dirname "$0")/common.sh"
 

@@ -7,9 +7,10 @@
 # the careful one (3 for the task, 1 for agreeing, the rest for what it says that is false): at a
 # bias of 3 labelers still like the careful answer better, at 6 the pleasing one.
 #
-# Look for: agrees_with_false after SFT, PPO and DPO, and denies_true, which is its price. Remedies: contrasting pairs, in which the
-# careful answer stands above the pleasing one (of the 200 about 85 are on false premises, the others
-# on unknown things or ask for something rude), and the true utility as the reward (--reward gold).
+# Look for: agrees_with_false after SFT, PPO and DPO, and denies_true, the price of not agreeing.
+# Remedies: contrasting pairs, in which the careful answer stands above the pleasing one (of the 200
+# about 85 are on false premises, the others on unknown things or ask for something rude), and the
+# true utility as the reward (--reward gold).
 
 source "$(dirname "$0")/common.sh"
 
