@@ -23,7 +23,7 @@ for bias in "doubt-bias 0" "confidence-bias 3" "confidence-bias 6" "doubt-bias 3
     py ppo.py
     py eval.py --prompts 300
 done
-for bias in 0 6; do
+for bias in 0 3 6; do
     begin "asked-$bias" sft.pt || continue
     py experiments/asking.py --prompts 2000 --unknown 1000 --confidence-bias $bias
     py reward.py
