@@ -3,29 +3,22 @@
 #
 # Askell et al. (arXiv 2112.00861) name the conflict. --confidence-bias is what labelers add when an
 # answer claims something about a thing that does not exist, --doubt-bias what they add for
-# "I do not know", whether or not it is known.
-#
-# Look for: inventions about unknown things against answers withheld on known ones. Pushing one down
-# pushes the other up only if the policy cannot tell the two kinds of question apart. An invention
-# costs about 3 in true utility: at a confidence of 3 labelers toss a coin between it and the
-# careful answer, at 6 they like it better.
+# "I do not know", whether or not it is known. An invention costs about 3 in true utility: at a
+# confidence of 3 labelers toss a coin between it and the careful answer, at 6 they like it better.
 #
 # One question in 28 is about a thing that does not exist, and SFT seldom invents: what labelers say
-# to it hardly ever comes up. In the runs "asked" they rank answers to 1,000 more such questions,
-# and PPO trains on the prompts that they were asked about.
+# to it would hardly ever come up. So they are asked about 1,000 more of these, and PPO trains on
+# the prompts that they were asked about.
+#
+# Look for: what the reward model likes better than the careful answer; inventions about unknown
+# things against answers withheld on known ones. Pushing one down pushes the other up only if the
+# policy cannot tell the two kinds of question apart.
 
 source "$(dirname "$0")/common.sh"
 
-for bias in "doubt-bias 0" "confidence-bias 3" "confidence-bias 6" "doubt-bias 3"; do
+for bias in "confidence-bias 0" "confidence-bias 3" "confidence-bias 6" "doubt-bias 3"; do
     begin "${bias/ /-}" sft.pt || continue
-    py compare.py --prompts 2000 --$bias
-    py reward.py
-    py ppo.py
-    py eval.py --prompts 300
-done
-for bias in 0 3 6; do
-    begin "asked-$bias" sft.pt || continue
-    py experiments/asking.py --prompts 2000 --unknown 1000 --confidence-bias $bias
+    py experiments/asking.py --prompts 2000 --unknown 1000 --$bias
     py reward.py
     py ppo.py --prompts "$run/comparisons.jsonl"
     py dpo.py
@@ -33,4 +26,4 @@ for bias in 0 3 6; do
 done
 "$python" experiments/liking.py "$OUT"
 "$python" experiments/plot.py table "$OUT" sft invented withheld gold
-"$python" experiments/plot.py points "$OUT" ppo invented withheld gold win_labelers kl
+"$python" experiments/plot.py points "$OUT" ppo,dpo invented withheld gold win_labelers kl
