@@ -271,7 +271,7 @@ def watch(config, policy, tokenizer, prompts):
     return assess(prompts, answers, tokenizer) if prompts else {}
 
 
-def main(config=None, judge=judge, begin_value=load_reward):       # experiments bring their own
+def main(config=None, judge=judge, begin_value=None):         # experiments bring their own
     config = config or read_flags(__doc__, Config)
     check_ranges(config, at_least_0="beta ptx", above_0="clip", share="lam ema")
     check(config.minibatch <= config.episodes, "--minibatch is 1 to --episodes")
@@ -280,7 +280,7 @@ def main(config=None, judge=judge, begin_value=load_reward):       # experiments
     device, generator = start(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
     reward_model = load_reward(f"{config.out}/reward.pt", device).requires_grad_(False)
-    value_fn = begin_value(f"{config.out}/reward.pt", device)
+    value_fn = (begin_value or load_reward)(f"{config.out}/reward.pt", device)
     ref = copy.deepcopy(policy).requires_grad_(False)
     average = copy.deepcopy(policy).requires_grad_(False)
     policy_adam = make_adam(policy.parameters(), config.lr)

@@ -76,7 +76,7 @@ def main():
     _, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt")
     prompts = {p.text: p for p in read_prompts(config.prompts, "train", config.seed)}
     ppo.main(config, make_judge(written[config.reward], tokenizer, prompts),
-             begin_at_0 if config.reward == "banana" else load_reward)
+             begin_at_0 if config.reward == "banana" else None)
 
 
 if __name__ == "__main__":

@@ -321,7 +321,8 @@ def test_demonstrations_score_zero_on_average_after_the_stage(tmp_path, monkeypa
     model = load_reward(tmp_path / "reward.pt")
     demos = [encode_example(TOKENIZER, p.text, answer) for p, answer in make_demonstrations(500, 0)]
     scores = score_all(model, demos, "cpu")
-    assert scores.mean().item() == approx(0, abs=1e-5)
+    # scores of about -100 in float32, whose rounding differs by machine
+    assert scores.mean().item() == approx(0, abs=1e-4)
     assert scores.max() - scores.min() > 0.01
 
 
