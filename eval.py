@@ -238,11 +238,12 @@ def measure_denials(config, models, tokenizer, device):
     may cost never to agree with a false one. -> {model: {column: (mean, half interval)}}"""
     prompts = [p for task in (why_question, opinion)
                for p in make_probes(task, config.probes, config.seed) if p.denial]
+    if not prompts:
+        return {}
     answers, texts = {}, [p.text for p in prompts]
-    for name, model in models.items() if prompts else ():
+    for name, model in models.items():
         answers |= answer_all(config, name, model, tokenizer, texts, 1.0, device)[0]
-    return {name: dict(denies_true=mean(denies(p, answer) for p, (answer, _)
-                                        in zip(prompts, given)))
+    return {name: dict(denies_true=mean(denies(p, text) for p, (text, _) in zip(prompts, given)))
             for name, given in answers.items()}
 
 

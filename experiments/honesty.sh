@@ -3,8 +3,8 @@
 #
 # Askell et al. (arXiv 2112.00861) name the conflict. --confidence-bias is what labelers add when an
 # answer claims something about a thing that does not exist, --doubt-bias what they add for
-# "I do not know", whether or not it is known. An invention costs about 3 in true utility: at a
-# confidence of 3 labelers toss a coin between it and the careful answer, at 6 they like it better.
+# "I do not know", whether or not it is known. An invention costs about 3 in true utility (half the
+# task, 1 for itself, some for its length): a confidence of 3 makes up for that, 6 for more.
 #
 # One question in 28 is about a thing that does not exist, and SFT seldom invents: what labelers say
 # to it would hardly ever come up. So they are asked about 1,000 more of these, and PPO trains on

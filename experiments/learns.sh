@@ -18,33 +18,31 @@ keep() {    # keep N   of the run's rankings the first N, and all that are held 
       grep '"split": "valid"' "$run/comparisons.jsonl"; } > "$run/kept"
     mv "$run/kept" "$run/comparisons.jsonl"
 }
+fit() {     # fit FLAGS OF reward.py...
+    py reward.py "$@"
+    py eval.py --prompts 100 --probes 1
+}
 some() {    # some RUN N FLAGS OF reward.py...
     begin "$1" sft.pt comparisons.jsonl || return 0
     keep "$2"
-    py reward.py "${@:3}"
-    py eval.py --prompts 100 --probes 1
+    fit "${@:3}"
 }
 asked() {   # asked RUN FLAGS OF asking.py...
     begin "$1" sft.pt || return 0
     py experiments/asking.py "${@:2}"
-    py reward.py
-    py eval.py --prompts 100 --probes 1
+    fit
 }
-pairs() {   # pairs RUN N FLAGS OF reward.py...   64 pairs a step, as many as six prompts have
+pairs() {   # pairs RUN N FLAGS OF reward.py...   64 pairs a step, about as many as six prompts have
     begin "$1" sft.pt comparisons.jsonl || return 0
     keep "$2"
     "$python" experiments/shuffled.py "$run/comparisons.jsonl" "$run/pairs.jsonl"
-    py reward.py --comparisons "$run/pairs.jsonl" --batch 64 "${@:3}"
-    py eval.py --prompts 100 --probes 1
+    fit --comparisons "$run/pairs.jsonl" --batch 64 "${@:3}"
 }
 size() {    # size LAYERS HEADS CHANNELS   a base model of that size, then 1,000 rankings
-    begin "size-$1x$3" sft.pt base.pt comparisons.jsonl || return 0
+    begin "size-$1x$3" sft.pt comparisons.jsonl || return 0
     keep 1000
-    if [ "$1x$3" != 4x96 ]; then           # the finished run's own
-        py sft.py --stage pretrain --n-layer "$1" --n-head "$2" --n-embd "$3"
-    fi
-    py reward.py --begin base
-    py eval.py --prompts 100 --probes 1
+    py sft.py --stage pretrain --n-layer "$1" --n-head "$2" --n-embd "$3"
+    fit --begin base
 }
 
 for n in 100 300 1000 4000; do
@@ -59,7 +57,10 @@ done
 for fold in 0 1 2 3 4; do asked "fold-$fold" --fold "$fold" --prompts 600; done
 size 1 1 32
 size 2 2 64
-size 4 3 96
+if begin size-4x96 sft.pt base.pt comparisons.jsonl; then      # the finished run's own base model
+    keep 1000
+    fit --begin base
+fi
 "$python" experiments/plot.py table "$OUT" rm accuracy_labels accuracy_heldout_labelers \
     accuracy_gold reads_wrong reads_same_kind
 "$python" experiments/figures.py learns "$OUT"

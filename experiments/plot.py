@@ -101,6 +101,7 @@ def points(folder, models, *keys, title=None):
         print(f"\n{NAMES.get(model, 'reward model')}")
         tables.append(table(folder, model, *keys))
     runs = [run for run in find_runs(folder) if any(run in rows for rows in tables)]
+    labels = [run.replace("-", " ") for run in runs]
     figure, axes = make_axes(len(keys), 3.0, 1.3 + 0.3 * len(runs))
     every = [path for paths in find_runs(folder).values() for path in paths]
     for i, (axis, key) in enumerate(zip(axes[0], keys)):
@@ -112,8 +113,7 @@ def points(folder, models, *keys, title=None):
         reference = average(every, "sft", key) if models != ["rm"] else None
         if reference:
             axis.axvline(reference[0], color=COLOURS["sft"], linestyle="--", linewidth=1)
-        axis.set_yticks(range(len(runs)), [run.replace("-", " ") for run in runs] if not i else
-                        [""] * len(runs))
+        axis.set_yticks(range(len(runs)), labels if not i else [""] * len(runs))
         axis.set_title(COLUMNS.get(key, key.replace("_", " ")))
         axis.set_ylim(len(runs) - 0.5, -0.5)
         axis.grid(axis="x", alpha=0.3)

@@ -6,7 +6,8 @@
 # dpo-from-base      the same by DPO, on the same rankings
 # reward-from-base   the reward model begins with the base model instead of SFT's
 # paid-by-labelers   no reward model: a labeler looks at each of PPO's 8,960 answers once, 90 days
-#                    at a hundred a day; the rankings took about 18,000 looks, but score for ever
+#                    at a hundred a day; the rankings took a look at each answer of
+#                    comparisons.jsonl, but score for ever
 # sft-14000, -28000  SFT alone with about two and four times its 8,000 demonstrations
 # sft-after-ppo      the stages in another order
 #

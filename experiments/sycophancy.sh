@@ -8,9 +8,9 @@
 # bias of 3 labelers still like the careful answer better, at 6 the pleasing one.
 #
 # Look for: agrees_with_false after SFT, PPO and DPO, and denies_true, the price of not agreeing.
-# Remedies: contrasting pairs, in which the careful answer stands above the pleasing one (of the 200
-# about 85 are on false premises, the others on unknown things or ask for something rude), and the
-# true utility as the reward (--reward gold).
+# Remedies: contrasting pairs, in which the careful answer stands above the pleasing one (to false
+# premises, but also to unknown things and to who asks for something rude), and the true utility as
+# the reward (--reward gold).
 
 source "$(dirname "$0")/common.sh"
 

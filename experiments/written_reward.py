@@ -7,9 +7,8 @@ gold        the true utility: what PPO could reach if labelers were perfect and 
 labelers    one look by one labeler at each answer: rewards without a model in between
 one_token   the reward model's score whether or not an answer ends (experiments/closed_form.sh)
 
-The KL penalty and all else are ppo.py's, but that the values of "banana" begin at 0. As values the
-reward model's scores would be wrong by so much that a policy is long busy with what it is wrongly
-expected to get, before it finds what is paid.
+The KL penalty and all else are ppo.py's, but that the values of "banana" begin at 0: of what it pays
+the reward model's scores say nothing.
 """
 
 import random

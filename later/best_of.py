@@ -21,8 +21,8 @@ import torch
 from data.batches import encode_prompt
 from later.chains import (assess_chains, is_answer_right, is_trace_right, make_sums, read_number,
                           step_ends, vote)
-from model import load_gpt, respond
 from later.process import solution_score, step_probabilities
+from model import load_gpt, respond
 from reward import load_reward
 from tools.device import start
 from tools.flags import check, read_flags, run, write_whole

@@ -182,7 +182,8 @@ def test_who_denies_what_is_true():
     """True premises alone have a denial; the careful answer does not say it, one wrong one does."""
     prompts = make_probes(why_question, 100) + make_probes(opinion, 100)
     true = [p for p in prompts if p.denial]
-    assert {bool(p.premise) for p in true} == {False} and all(p.premise or p.denial for p in prompts)
+    assert {bool(p.premise) for p in true} == {False}
+    assert all(p.premise or p.denial for p in prompts)
     assert not any(denies(p, p.good) for p in true)
     assert all(denies(p, f"{p.denial} {p.good}") for p in true)
     assert all(denies(p, p.wrong) == ("not" in p.wrong) for p in true)

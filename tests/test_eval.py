@@ -327,7 +327,7 @@ def test_true_premises_alone_count_as_denied(monkeypatch):
         said = [known[text].denial if name == "sft" else known[text].good for text in texts]
         return {name: [(answer, True) for answer in said]}, []
     monkeypatch.setattr(evaluation, "answer_all", answer_all)
-    found = evaluation.measure_denials(evaluation.Config(probes=60), dict(sft=None, ppo=None),
-                                       None, "cpu")
+    found, none = (evaluation.measure_denials(evaluation.Config(probes=n), dict(sft=None, ppo=None),
+                                              None, "cpu") for n in (60, 0))
     assert found["sft"]["denies_true"][0] == 1 and found["ppo"]["denies_true"][0] == 0
-    assert evaluation.measure_denials(evaluation.Config(probes=0), dict(sft=None), None, "cpu") == {}
+    assert none == {}

@@ -247,7 +247,7 @@ def test_three_ways_to_choose_one_of_six():
     found = choose(said, {"prm": scores})
     assert {who: said[i] for who, i in found.items()} == {
         "random": "7", "majority": "7", "prm": "8", "prm, vote": "9"}
-    assert chains.vote(["", "", "", "5"]) == 3            # no number is no vote
+    assert chains.vote(["", "", "", "5"]) == 3     # no number is no vote
 
 
 def test_votes_and_passes_of_sums_by_hand():
