@@ -1,188 +1,152 @@
-"""Step 2b: what people prefer. Fit a scalar to rankings (InstructGPT, 2203.02155, section 3.5).
+"""Step 2b: the reward model, a scalar fitted to rankings (InstructGPT, 2203.02155, section 3.5).
 
-    loss = -1 / C(K,2)  E[ log sigmoid(r(x, y_w) - r(x, y_l)) ]                             (eq. 1)
+    loss = -E[ mean over pairs of log sigmoid(r(x, y_w) - r(x, y_l)) ]                      (eq. 1)
 
-(E is over prompts, of the sum over a prompt's pairs; with the factor in front, their mean).
-
-compare.py has asked labelers to rank K answers to each prompt. Here
-
-1 fit          all C(K,2) pairs of a prompt are one element of the batch: K forward passes
-2 shift        the bias, so that demonstrations score 0 on average; the loss does not see it
+The expectation is over prompts x, the mean over all C(K,2) pairs of a prompt's K ranked responses,
+where y_w is ranked above y_l. All pairs of a prompt are in the same batch, so a prompt costs K
+forward passes.
 
     python reward.py         out/sft.pt, out/comparisons.jsonl -> out/reward.pt
 
---comparisons takes any file of preferences, --demonstrations one of your own (docs/using.md).
-Flags of every training script: --out --seed --device --precision --resume (tools/flags.py).
+To train on comparisons of your own, see docs/using.md.
 """
 
 from dataclasses import dataclass
 
-import tools               # before torch: it says how torch's threads wait
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data import comparisons
-from data.batches import (batch_prompts, collate, encode_example, flatten, keep_fitting,
-                          limit_rows)
-from data.comparisons import pair_accuracy, rank_values
-from data.files import number_or_file, read_demonstrations
-from model import GPT, GPTConfig, last_index, load_gpt, token_logprobs
-from tools.checkpoints import load
-from tools.device import start
-from tools.flags import Training, read_flags, run
-from tools.optimizers import cosine, make_muon_and_adam, set_lr
-from tools.steps import Steps
+from data.batches import batch_comparisons, collate, encode_example, in_length_batches
+from data.comparisons import flatten, label_accuracy, read_comparisons, split_by_prompt
+from data.files import read_demonstrations
+from model import GPT, last_index
+from tools.checkpoints import load_checkpoint, load_gpt
+from tools.device import setup
+from tools.flags import TrainingFlags, read_flags
+from tools.optimizers import cosine, make_muon_and_adam, scale_lr
+from tools.training import Run
 
 
 @dataclass(frozen=True)
-class Config(Training):
-    begin: str = "sft"             # checkpoint in --out that becomes the reward model
-    comparisons: str = ""          # another file than comparisons.jsonl in --out
-    demonstrations: number_or_file = 500   # score 0 on average; with --comparisons its best answers
-    likelihood: bool = True        # add the answer's log-likelihood; paper: no
-    epochs: int = 1                # passes over the comparisons; paper 1
+class Config(TrainingFlags):
+    init_from: str = "sft"         # checkpoint in --out to start from
+    comparisons: str = ""          # a file; default: comparisons.jsonl in --out
+    epochs: int = 1                # paper 1
     batch: int = 6                 # prompts per step, each with all its pairs; paper 64
     lr: float = 5e-4               # peak learning rate (Adam); paper 9e-6
     muon_lr: float = 0.003         # peak learning rate of the blocks' matrices (Muon)
 
 
-# --- loss -----------------------------------------------------------------------------------------
-
-
-def preference_loss(score_w, score_l):
-    """-log sigmoid(r_w - r_l), Bradley and Terry's likelihood, the mean over pairs (eq. 1).
-    Two of one shape -> ()"""
-    return -F.logsigmoid(score_w - score_l).mean()
-
-
-def ranking_loss(scores):
-    """Eq. 1: the mean over all C(K,2) pairs of each prompt; one batch holds them all.
-    (B, K), each row best first -> ()"""
-    better, worse = torch.combinations(torch.arange(scores.shape[1]), 2).unbind(dim=1)
-    return preference_loss(scores[:, better], scores[:, worse])
-
-
-# --- model ----------------------------------------------------------------------------------------
-
-
 class RewardModel(nn.Module):
-    """A GPT with a scalar head; ppo.py's value function is one too.
+    """The SFT model with a scalar head in place of the unembedding (section 3.5).
 
-    scalar = head(hidden) + likelihood * log p(all tokens so far), the log-probs of its own
-    unembedding. A language model knows which word does not belong long before a new head has
-    learned to read it off the hidden state. likelihood is trained too. The prompt's share is the
-    same for all answers to it, so the loss does not see it.
+    The head returns a scalar at every position. The reward r(x, y) is the scalar at the last token
+    of the response, the first position that has seen all of it (see `score`). ppo.py uses the same
+    class as value function and reads the scalar at every position.
+
+    Eq. 1 compares answers to the same prompt, so it determines r only up to a constant per prompt.
     """
 
-    def __init__(self, gpt, likelihood=0.3):
-        # differs from the paper: the head stands beside the unembedding, not in its place
-        # (--no-likelihood is the paper's)
+    def __init__(self, gpt):
         super().__init__()
         self.gpt = gpt
         self.head = nn.Linear(gpt.config.n_embd, 1)
-        # differs from the paper: the head starts at 0; in lm-human-preferences it is drawn
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.likelihood = nn.Parameter(torch.tensor(likelihood), requires_grad=likelihood != 0)
 
     def forward(self, tokens):
-        """(B, T) -> (B, T), a scalar per position."""
-        hidden = self.gpt.hidden(tokens)                                         # (B, T, C)
-        logp = token_logprobs(self.gpt.lm_head(hidden), tokens)                  # (B, T-1)
-        return self.head(hidden).squeeze(-1) + self.likelihood * F.pad(logp.cumsum(dim=1), (1, 0))
+        """A scalar per position.  (B, T) -> (B, T)"""
+        return self.head(self.gpt.hidden(tokens)).squeeze(-1)
 
 
 def score(per_token, mask):
-    """r(x, y): the scalar at the last response token. (B, T), (B, T) -> (B,)"""
+    """r(x, y), the scalar at the last response token.  (B, T), (B, T) -> (B,)"""
     assert per_token.shape == mask.shape
     return per_token.gather(1, last_index(mask)[:, None]).squeeze(1)
 
 
-# --- scores ---------------------------------------------------------------------------------------
+def preference_loss(score_w, score_l):
+    """-log sigmoid(r_w - r_l), the Bradley-Terry likelihood, mean over pairs (eq. 1).
+    Two tensors of one shape -> ()"""
+    return -F.logsigmoid(score_w - score_l).mean()
+
+
+def pair_indices(K):
+    """All pairs of K responses, best first. -> better, worse: (C(K,2),) each"""
+    return torch.combinations(torch.arange(K), 2).unbind(dim=1)
+
+
+def ranking_loss(scores):
+    """Eq. 1: mean over all C(K,2) pairs of each prompt.  (B, K), best first -> ()"""
+    better, worse = pair_indices(scores.shape[1])
+    return preference_loss(scores[:, better], scores[:, worse])
 
 
 def load_reward(path, device="cpu"):
-    """-> RewardModel in evaluation mode, for scoring or as an initial value function"""
-    model, _ = load(path, lambda config: RewardModel(GPT(GPTConfig(**config))), device)
-    model.likelihood.requires_grad_(model.likelihood.item() != 0)        # a plain head stays plain
+    """-> RewardModel in evaluation mode"""
+    model, _ = load_checkpoint(path, lambda gpt_config: RewardModel(GPT(gpt_config)), device)
     return model
 
 
-@torch.no_grad()
 def score_all(model, examples, device):
-    """[(prompt ids, response ids)] -> (N,) scores, in their order; like lengths share a batch."""
-    lengths = torch.tensor([len(prompt) + len(response) for prompt, response in examples])
-    scores = torch.zeros(len(examples))
-    for rows in lengths.argsort(stable=True).split(limit_rows(model.gpt.config)):
-        tokens, mask = collate([examples[i] for i in rows])
-        scores[rows] = score(model(tokens.to(device)), mask.to(device)).cpu()
-    return scores
-
-
-def measure_accuracy(model, items, device):
-    """How often the reward model orders a pair as the label does, and how often "the longer answer
-    is better" does, the least that a reward model has to beat."""
-    examples = flatten(items)
-    counts = [len(responses) for _, responses in items]
-    best_first = [rank_values(range(K)) for K in counts]       # 0, -1, ...: best first
-    scores = [s.tolist() for s in score_all(model, examples, device).split(counts)]
-    longer = pair_accuracy([[len(y) for y in responses] for _, responses in items], best_first)
-    return dict(accuracy_labels=pair_accuracy(scores, best_first), longer_is_preferred=longer,
-                shorter_is_preferred=1 - longer)
-
-
-# --- main -----------------------------------------------------------------------------------------
+    """Scores of any number of responses.  [(prompt ids, response ids)] -> (N,)"""
+    def batch_scores(tokens, mask):
+        return score(model(tokens), mask)
+    tokens, mask = collate(examples, device)
+    return in_length_batches(batch_scores, tokens, mask)
 
 
 def main():
     config = read_flags(__doc__, Config)
-    device, generator = start(config)
-    gpt, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
-    path = config.comparisons or f"{config.out}/comparisons.jsonl"
-    items = comparisons.read(path, tokenizer, gpt.config.block_size)
-    train = items["train"]                               # [(prompt, [responses, best first])]
-    # differs from the paper: it has the size of the policy, not 6B for every policy
-    model = RewardModel(gpt, 0.3 * config.likelihood).to(device)       # evaluation mode: no dropout
+    device = setup(config)
+    gpt, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+    train, valid = read_comparisons(config.comparisons or f"{config.out}/comparisons.jsonl",
+                                    tokenizer, gpt.config.block_size)
+    # differs from the paper: as large as the policy; there 6B for policies of every size
+    model = RewardModel(gpt).to(device)          # in evaluation mode: without dropout
     muon, adam = make_muon_and_adam(model, config.muon_lr, config.lr)
-    batches = [rows for _ in range(config.epochs)        # each of prompts with the same K
-               for rows in batch_prompts(train, config.batch, generator)]
+    batches = []
+    for _ in range(config.epochs):
+        batches += batch_comparisons(train, config.batch)
+    n_steps = len(batches)
 
-    steps = Steps(config, "reward")
-    for step in steps.upto(len(batches), train, model=model, muon=muon, adam=adam):       # 1 fit
-        prompts = [train[i] for i in batches[step]]
-        tokens, mask = collate(flatten(prompts))
-        scores = score(model(tokens.to(device)), mask.to(device))
-        scores = scores.view(len(prompts), -1)                                # (B, K), best first
+    run = Run(config, "reward", n_steps, model=model, muon=muon, adam=adam)
+    for step in range(run.first_step, n_steps):
+        comparisons = [train[i] for i in batches[step]]
+        tokens, mask = collate(flatten(comparisons), device)                     # (B K, T)
+        scores = score(model(tokens), mask).view(len(comparisons), -1)           # (B, K)
         loss = ranking_loss(scores)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        set_lr(muon, config.muon_lr * cosine(step / len(batches)))
-        set_lr(adam, config.lr * cosine(step / len(batches)))
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in (muon, adam):
+            scale_lr(optimizer, cosine(step / n_steps))
             optimizer.step()
             optimizer.zero_grad()
-        best_wins = (scores[:, :1] > scores[:, 1:]).float().mean()    # over the other answers
-        steps.log(step, loss=loss, norm=norm, best_wins=best_wins)
+        run.log(step, loss=loss, grad_norm=grad_norm)
+        if step % 100 == 99:
+            run.save(step)
 
-    demonstrations = find_demonstrations(config, tokenizer, train, gpt.config.block_size)
-    with torch.no_grad():                                                                 # 2 shift
-        model.head.bias -= score_all(model, demonstrations, device).mean()
-    found = measure_accuracy(model, items["valid"], device)
-    steps.end(model, gpt.config, tokenizer,
-              f"right on {found['accuracy_labels']:.1%} of held-out labels (the longer answer: "
-              f"{found['longer_is_preferred']:.1%})", **found, likelihood=model.likelihood)
+    shift_bias(config, model, tokenizer, train, device)
+    # accuracy on held-out labels, and of the baseline "the longer response is better"
+    scores = split_by_prompt(score_all(model, flatten(valid), device), valid)
+    response_lengths = [[len(y) for y in comparison.responses] for comparison in valid]
+    run.finish(model, tokenizer, accuracy=label_accuracy(scores),
+               accuracy_of_longer=label_accuracy(response_lengths))
 
 
-def find_demonstrations(config, tokenizer, train, block_size):
-    """-> [(prompt ids, response ids)] that should score 0 on average; for comparisons of one's own
-    without demonstrations of one's own the preferred answers."""
-    if config.comparisons and isinstance(config.demonstrations, int):
-        return [(prompt, responses[0]) for prompt, responses in train]
-    found = read_demonstrations(config.demonstrations, config.seed)
-    return keep_fitting([encode_example(tokenizer, prompt.text, answer)
-                         for prompt, answer in found], block_size, "demonstrations")
+@torch.no_grad()
+def shift_bias(config, model, tokenizer, train, device):
+    """Demonstrations get a mean score of 0, or the preferred responses if the comparisons are a
+    file of your own. The loss does not depend on the bias (section 3.5)."""
+    if config.comparisons:
+        examples = [(comparison.prompt, comparison.responses[0]) for comparison in train]
+    else:
+        examples = []
+        for prompt, answer in read_demonstrations(500, "train", config.seed):
+            examples.append(encode_example(tokenizer, prompt.text, answer))
+    model.head.bias -= score_all(model, examples, device).mean()
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

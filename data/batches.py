@@ -1,14 +1,14 @@
-"""Token batches under one contract: `(tokens, mask)`, both (B, T), right-padded; mask[b, t] = 1
-where tokens[b, t] is one that we learn from. Causal attention never looks right, so right padding
-needs no attention mask.
+"""From text to batches `(tokens, mask)`, both (B, T), right-padded (see model.py).
+
+Sequences of similar length share a batch wherever that does not change a result: there is less
+padding to compute.
 """
 
-import tools               # before torch: it says how torch's threads wait
 import torch
+from torch.nn import functional as F
 
+from model import last_index
 from tools.flags import check
-
-PAD = 0
 
 
 def encode_prompt(tokenizer, text):
@@ -16,87 +16,117 @@ def encode_prompt(tokenizer, text):
     return tokenizer.encode(text) + tokenizer.encode("\n")
 
 
+def encode_response(tokenizer, text):
+    return tokenizer.encode(text) + [tokenizer.eos]
+
+
 def encode_example(tokenizer, prompt, response):
-    """-> prompt ids, response ids with their end-of-text token. Encoded apart, so the boundary
-    never moves."""
-    return encode_prompt(tokenizer, prompt), tokenizer.encode(response) + [tokenizer.eot]
+    """-> (prompt ids, response ids)"""
+    return encode_prompt(tokenizer, prompt), encode_response(tokenizer, response)
 
 
-def collate(examples):
-    """[(prompt ids, response ids)] -> tokens, mask (B, T); the mask covers the response."""
+def collate(examples, device="cpu"):
+    """[(prompt ids, response ids)] -> tokens, mask (B, T); the mask is 1 on the responses."""
     T = max(len(prompt) + len(response) for prompt, response in examples)
-    tokens = torch.full((len(examples), T), PAD)
+    tokens = torch.zeros(len(examples), T, dtype=torch.long)     # padding is id 0; the mask decides
     mask = torch.zeros(len(examples), T)
-    for b, (prompt, response) in enumerate(examples):
-        start, stop = len(prompt), len(prompt) + len(response)
-        tokens[b, :stop] = torch.tensor(prompt + response)
-        mask[b, start:stop] = 1
-    return tokens, mask
+    for i, (prompt, response) in enumerate(examples):
+        length = len(prompt) + len(response)
+        tokens[i, :length] = torch.tensor(prompt + response)
+        mask[i, len(prompt):length] = 1
+    return tokens.to(device), mask.to(device)
 
 
-def flatten(items):
-    """[(prompt, [response, ...])] -> [(prompt, response)]"""
-    return [(prompt, response) for prompt, responses in items for response in responses]
+def drop_long(examples, max_length, name):
+    """[(prompt ids, response ids)] without those longer than the context."""
+    fitting = []
+    for prompt, response in examples:
+        if len(prompt) + len(response) <= max_length:
+            fitting.append((prompt, response))
+    if len(fitting) < len(examples):
+        print(f"{len(examples) - len(fitting)} of {len(examples)} {name} are longer than "
+              f"{max_length} tokens and are left out")
+    check(fitting, f"none of {len(examples)} {name} fits into a context of {max_length} tokens")
+    return fitting
 
 
-def keep_fitting(examples, block_size, what):
-    """Those whose prompt and response fit the context; says how many do not."""
-    kept = [example for example in examples if sum(map(len, example)) <= block_size]
-    if len(kept) < len(examples):
-        print(f"{len(examples) - len(kept)} of {len(examples)} {what} are longer than the context "
-              f"of {block_size} tokens and left out")
-    check(kept, f"none of {len(examples)} {what} fits the context of {block_size} tokens")
-    return kept
-
-
-def encode_prompts(prompts, tokenizer, block_size, max_new_tokens):
-    """Prompts -> lists of ids; those that leave no room for an answer are left out and counted."""
-    encoded = [encode_prompt(tokenizer, prompt.text) for prompt in prompts]
-    kept = [ids for ids in encoded if len(ids) + max_new_tokens <= block_size]
-    if len(kept) < len(encoded):
-        print(f"{len(encoded) - len(kept)} of {len(encoded)} prompts and --max-new-tokens "
-              f"{max_new_tokens} are longer than the context of {block_size} and left out")
-    check(kept, f"none of {len(encoded)} prompts leaves room for an answer of --max-new-tokens "
-                f"{max_new_tokens} in the context of {block_size} tokens; lower it")
-    return kept
+# --- pretraining text -----------------------------------------------------------------------------
 
 
 def pack(tokenizer, documents):
-    """Documents -> one long row of ids, an end-of-text token after each."""
-    return torch.tensor([i for document in documents
-                         for i in tokenizer.encode(document) + [tokenizer.eot]])
+    """Documents -> one long row of token ids, with an end-of-text token after each document."""
+    ids = []
+    for document in documents:
+        ids += tokenizer.encode(document) + [tokenizer.eos]
+    return torch.tensor(ids)
 
 
-def draw_windows(stream, B, T, generator):
-    """B random windows of T ids; the mask is all ones."""
-    check(len(stream) >= T, f"a text of {len(stream)} tokens is shorter than a window of {T}; "
-                            "give --documents more text")
-    starts = torch.randint(len(stream) - T + 1, (B,), generator=generator)
-    tokens = stream[starts[:, None] + torch.arange(T)]
-    return tokens, torch.ones(B, T)
+def sample_windows(ids, B, T):
+    """B random windows of T tokens. -> tokens, mask (B, T); the mask is all ones."""
+    check(len(ids) >= T, f"a text of {len(ids)} tokens is shorter than a context of {T}; "
+                         "give --documents more text")
+    starts = torch.randint(len(ids) - T + 1, (B, 1))
+    tokens = ids[(starts + torch.arange(T)).to(ids.device)]
+    return tokens, torch.ones_like(tokens, dtype=torch.float32)
 
 
-def limit_rows(config, logits=2 ** 24):
-    """How many full rows have no more than so many logits; for evaluation, without gradients."""
-    return max(1, logits // (config.block_size * config.vocab_size))
+def all_windows(ids, T):
+    """The text cut into windows of T tokens, in order. -> tokens, mask (N, T)"""
+    check(len(ids) >= T, f"a held-out text of {len(ids)} tokens is shorter than a context of {T}; "
+                         "give --documents more text")
+    tokens = ids[:len(ids) // T * T].view(-1, T)
+    return tokens, torch.ones_like(tokens, dtype=torch.float32)
 
 
-def batch_by_length(lengths, size, generator):
-    """Shuffled batches of indices of like length, so that little is padding: sorted within
-    runs of 16 batches."""
-    order = torch.randperm(len(lengths), generator=generator).tolist()
+# --- sequences of similar length share a batch ----------------------------------------------------
+
+
+def batch_by_length(lengths, batch_size):
+    """-> batches (lists of indices). Sorting only within 16 random batches at a time leaves much of
+    the shuffling and removes most of the padding."""
+    order = torch.randperm(len(lengths)).tolist()
     batches = []
-    for i in range(0, len(order), 16 * size):
-        run = sorted(order[i:i + 16 * size], key=lambda j: lengths[j])
-        batches += [run[j:j + size] for j in range(0, len(run), size)]
-    return [batches[j] for j in torch.randperm(len(batches), generator=generator)]
+    for i in range(0, len(order), 16 * batch_size):
+        chunk = sorted(order[i:i + 16 * batch_size], key=lambda j: lengths[j])
+        for j in range(0, len(chunk), batch_size):
+            batches.append(chunk[j:j + batch_size])
+    return shuffled(batches)
 
 
-def batch_prompts(items, size, generator):
-    """Batches of prompts with the same number of answers, so that scores form a (B, K) table."""
+def batch_comparisons(comparisons, batch_size):
+    """Batches of comparisons with the same K, so that their scores form a (B, K) table.
+    -> lists of indices"""
+    rows_of_K = {}
+    for i, comparison in enumerate(comparisons):
+        rows_of_K.setdefault(len(comparison.responses), []).append(i)
     batches = []
-    for k in sorted({len(responses) for _, responses in items}):
-        group = [i for i, (_, responses) in enumerate(items) if len(responses) == k]
-        lengths = [len(items[i][0]) + max(map(len, items[i][1])) for i in group]
-        batches += [[group[j] for j in rows] for rows in batch_by_length(lengths, size, generator)]
-    return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+    for K, rows in sorted(rows_of_K.items()):
+        lengths = []
+        for i in rows:
+            longest = max(len(response) for response in comparisons[i].responses)
+            lengths.append(len(comparisons[i].prompt) + longest)
+        for batch in batch_by_length(lengths, batch_size):
+            batches.append([rows[j] for j in batch])
+    return shuffled(batches)
+
+
+def shuffled(batches):
+    return [batches[i] for i in torch.randperm(len(batches))]
+
+
+def in_length_batches(fn, tokens, mask, batch_size=128):
+    """fn(tokens, mask) over many rows, without gradients: sort them by length, call fn on batches
+    cut to their longest row, put the results back in order. fn returns a value per row (b,), per
+    token (b, t) or per action (b, t-1).
+    -> the same for all rows: (B,), (B, T) or (B, T-1), 0 on padding"""
+    lengths = last_index(mask) + 1
+    order = lengths.argsort(stable=True)
+    outputs = []
+    with torch.no_grad():
+        for rows in order.split(batch_size):
+            t = int(lengths[rows].max())
+            output = fn(tokens[rows, :t], mask[rows, :t])
+            if output.ndim == 2:
+                output = F.pad(output, (0, tokens.shape[1] - t))
+            outputs.append(output)
+    return torch.cat(outputs)[order.argsort()]

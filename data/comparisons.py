@@ -1,105 +1,125 @@
-"""out/comparisons.jsonl: one prompt a line, its answers and how a labeler ranked them.
+"""out/comparisons.jsonl: a prompt per line, its responses, and how a labeler ranked them.
 
     {"prompt": "...", "responses": ["...", ...], "ranking": [2, 0, 1], "ids": [[...], ...],
      "labeler": "train 3", "split": "train"}
 
-`ranking` holds indices of responses, best first. `ids` are the token ids, of a demonstration and of
-the sampled responses: training uses those, because text that is encoded again may give others. A
-line without `ids` is encoded, with an end-of-text token added; other formats stand in
-data/files.py.
+`ranking` holds indices of responses, best first. `ids` are the token ids that were sampled;
+training uses them because re-encoding the text may give other ids. Held-out comparisons also have
+`utilities` and `heldout_ranking`, which only eval.py reads. Comparisons of your own need
+{"prompt", "responses", "ranking"}, {"prompt", "chosen", "rejected"} or HH's {"chosen", "rejected"}.
 """
 
 import itertools
 import json
-import math
 from pathlib import Path
+from typing import NamedTuple
 
-import tools               # before numpy: it says what is missing
-import numpy as np
-
-from data.batches import encode_example, encode_prompt
-from data.files import read_rankings
-from tools.flags import check, write_whole
-
-
-def write(path, records):
-    """All of them or none: an earlier file is whole until the new one is. -> how many"""
-    n = 0
-    with write_whole(path) as file:
-        for n, record in enumerate(records, 1):
-            write_line(file, record)
-    return n
+from data.batches import encode_prompt, encode_response
+from data.files import (get_prompt, get_text, in_split, is_pair_of_transcripts, read_records,
+                        split_transcripts)
+from tools.flags import check
 
 
-def append(path, records):
-    """Line by line, so that an interrupt keeps what is there."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8", newline="\n") as file:
-        for record in records:
-            write_line(file, record)
-            file.flush()
+class Comparison(NamedTuple):
+    prompt: list            # token ids
+    responses: list         # K lists of token ids, best first
 
 
-def write_line(file, record):
+def write_comparison(file, record):
     file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def read(path, tokenizer, block_size):
-    """-> {split: [(prompt ids, [response ids, best first])]}.
-
-    If none is held out, every tenth is. Comparisons that do not fit the context are left out and
-    counted.
-    """
+def read_comparisons(path, tokenizer, block_size):
+    """-> train, valid: lists of Comparison. Those longer than the context, and pairs of equal
+    answers, are left out."""
     check(Path(path).is_file(), f"{path} not found; run `python compare.py` first")
-    found, too_long = {"train": [], "valid": []}, []
-    for place, prompt, responses, ranking, ids, which in read_rankings(path):
-        start = encode_prompt(tokenizer, prompt)
-        if ids is None:
-            ids = [encode_example(tokenizer, prompt, response)[1] for response in responses]
-        check(type(ids) is list and len(ids) == len(ranking)
-              and all(type(row) is list and row for row in ids)
-              and all(type(i) is int and 0 <= i <= tokenizer.eot for row in ids for i in row),
-              f'{place}: "ids" must be token ids of the vocabulary, one or more a response')
-        check(list(map(tokenizer.decode, ids)) == responses,
-              f'{place}: "ids" are not those of the responses; another tokenizer made them')
-        if len(start) + max(map(len, ids)) > block_size:
-            too_long.append(place)
+    train, valid, left_out = [], [], []
+    for place, record in read_records(path):
+        comparison = encode_comparison(record, place, tokenizer)
+        longest = max(len(response) for response in comparison.responses)
+        all_equal = all(response == comparison.responses[0] for response in comparison.responses)
+        if len(comparison.prompt) + longest > block_size or all_equal:
+            left_out.append(place)
+        elif is_train(record, place):
+            train.append(comparison)
         else:
-            found[which].append((start, [ids[i] for i in ranking]))
-    if too_long:
-        print(f"{path}: {len(too_long)} comparisons are longer than the context of {block_size} "
-              f"tokens and left out; the first: {too_long[0]}")
-    train, valid = found["train"], found["valid"]
-    check(train, f"{path} holds no comparisons to learn from; delete it and run "
-                 "`python compare.py`, or give it more records")
-    if not valid:
-        train, valid = [item for i, item in enumerate(train) if i % 10] or train, train[::10]
-    return dict(train=train, valid=valid)
+            valid.append(comparison)
+    if left_out:
+        print(f"{path}: {len(left_out)} comparisons are left out, because their answers are equal "
+              f"or longer than {block_size} tokens with the prompt; the first is {left_out[0]}")
+    check(len(train) + len(valid) >= 2, f"{path} holds fewer than two comparisons; add more")
+    if not valid or not train:                               # hold out every tenth
+        comparisons = train + valid
+        train = [comparison for i, comparison in enumerate(comparisons) if i % 10 > 0]
+        valid = comparisons[::10]
+    return train, valid
 
 
-# --- how well values predict rankings -------------------------------------------------------------
+def is_train(record, place):
+    if "split" in record:
+        return record["split"] == "train"
+    return in_split(get_prompt(record, place), "train")
 
 
-def pair_accuracy(predicted, truth):
-    """The share of truly ordered pairs of a prompt predicted in that order; a tie counts half.
-
-    predicted, truth: a list of values per prompt, higher is better.
-    """
-    right = pairs = 0
-    for guess, value in zip(predicted, truth):
-        for i, j in itertools.permutations(range(len(value)), 2):
-            if value[i] > value[j]:
-                right += (guess[i] > guess[j]) + 0.5 * (guess[i] == guess[j])
-                pairs += 1
-    return right / pairs if pairs else 0.5
+def encode_comparison(record, place, tokenizer):
+    prompt, responses, ranking = parse_comparison(record, place)
+    if "ids" in record:
+        ids = record["ids"]
+        check([tokenizer.decode(response) for response in ids] == responses,
+              f'{place}: "ids" do not decode to the responses; another tokenizer made them')
+    else:
+        ids = [encode_response(tokenizer, response) for response in responses]
+    return Comparison(encode_prompt(tokenizer, prompt), [ids[i] for i in ranking])
 
 
-def fit_length_slope(scores, truth, words):
-    """What the reward model adds for e times as many words at equal true utility: least squares."""
-    x = [[1.0, value, math.log(1 + n)] for value, n in zip(truth, words)]
-    return float(np.linalg.lstsq(np.array(x), np.array(scores), rcond=None)[0][2])
+def parse_comparison(record, place):
+    """-> prompt, responses, ranking"""
+    if is_pair_of_transcripts(record):
+        prompt, chosen, rejected = split_transcripts(record, place)
+        return prompt, [chosen, rejected], [0, 1]
+    prompt = get_prompt(record, place)
+    if "responses" not in record:
+        chosen, rejected = get_text(record, place, "chosen"), get_text(record, place, "rejected")
+        return prompt, [chosen, rejected], [0, 1]
+    responses, ranking = record["responses"], record.get("ranking")
+    check(isinstance(responses, list) and len(responses) >= 2
+          and all(isinstance(response, str) for response in responses),
+          f'{place}: "responses" must be a list of two or more texts')
+    check(isinstance(ranking, list) and sorted(ranking) == list(range(len(responses))),
+          f'{place}: "ranking" must name every response once, by its number from 0')
+    return prompt, responses, ranking
 
 
-def rank_values(ranking):
-    """A ranking, best first -> a value for each answer, higher is better."""
-    return [-list(ranking).index(i) for i in range(len(ranking))]
+def flatten(comparisons):
+    """-> [(prompt ids, response ids)], K per comparison, best first"""
+    examples = []
+    for comparison in comparisons:
+        for response in comparison.responses:
+            examples.append((comparison.prompt, response))
+    return examples
+
+
+def split_by_prompt(values, comparisons):
+    """A tensor with one value per response of `flatten` -> a tensor (K,) per comparison"""
+    return values.split([len(comparison.responses) for comparison in comparisons])
+
+
+def pair_accuracy(predicted, target):
+    """Share of the pairs of responses to a prompt that `predicted` orders as `target` does; a tie
+    in `predicted` counts 1/2. Both: for each prompt a list of values, higher is better."""
+    correct = total = 0
+    for p, t in zip(predicted, target):
+        for i, j in itertools.permutations(range(len(t)), 2):
+            if t[i] > t[j]:
+                total += 1
+                if p[i] > p[j]:
+                    correct += 1
+                elif p[i] == p[j]:
+                    correct += 0.5
+    return correct / total if total else 0.5
+
+
+def label_accuracy(predicted):
+    """pair_accuracy with the labels as the target: responses are best first, so their ranks
+    0, -1, -2, ... are values of which a higher one is better."""
+    return pair_accuracy(predicted, [range(0, -len(values), -1) for values in predicted])

@@ -1,52 +1,37 @@
-"""A checkpoint: one file with configuration, tokenizer and weights that needs nothing else."""
+"""Checkpoints: one file with the configuration, the tokenizer and the weights of a model."""
 
 import dataclasses
-import zipfile
 from pathlib import Path
 
-import tools               # before torch: it says how torch's threads wait
 import torch
 
 from data.tokenizer import Tokenizer
-from tools.flags import check, fail, write_whole
+from model import GPT, GPTConfig
+from tools.flags import atomic_write, check, fail
 
-MADE_BY = {"base": "python sft.py --stage pretrain", "sft": "python sft.py",
-           "reward": "python reward.py", "ppo": "python ppo.py",
-           "ppo_ptx": "python ppo.py --ptx 1", "dpo": "python dpo.py"}
-
-
-def save(path, model, config, tokenizer):
-    """Whole or not at all."""
-    with write_whole(path, "wb", errors=(OSError, RuntimeError)) as file:
-        torch.save(dict(stage=Path(path).stem, config=dataclasses.asdict(config),
-                        tokenizer=tokenizer.state(), weights=model.state_dict()), file)
+MADE_BY = {"base": "python pretrain.py", "sft": "python sft.py", "reward": "python reward.py",
+           "ppo": "python ppo.py", "ppo_ptx": "python ppo.py --ptx 1", "dpo": "python dpo.py"}
 
 
-def read_whole(path, device="cpu"):
-    """torch.load without code, after a look at the checksums; any exception: it is damaged."""
-    with zipfile.ZipFile(path) as file:
-        assert file.testzip() is None
-    return torch.load(path, map_location=device, weights_only=True)
+def save_checkpoint(path, model, gpt_config, tokenizer):
+    with atomic_write(path, "wb") as file:
+        torch.save(dict(config=dataclasses.asdict(gpt_config), tokenizer=tokenizer.state(),
+                        weights=model.state_dict()), file)
 
 
-def load(path, build, device="cpu"):
-    """-> what `build` makes of the saved configuration, with the saved weights in evaluation mode,
-    and the tokenizer"""
+def load_checkpoint(path, build_model, device):
+    """-> build_model(GPTConfig) with the saved weights, in evaluation mode, and the tokenizer"""
     made_by = MADE_BY.get(Path(path).stem, "bash train_all.sh")
     check(Path(path).is_file(), f"{path} not found; run `{made_by}` first")
+    checkpoint = torch.load(path, map_location=device, weights_only=True)
+    model = build_model(GPTConfig(**checkpoint["config"])).to(device)
     try:
-        checkpoint = read_whole(path, device)
-        config, weights = checkpoint["config"], checkpoint["weights"]
-        tokenizer = Tokenizer.from_state(checkpoint["tokenizer"])
-        model = build(config)
-    except BaseException as e:
-        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":    # tiktoken's
-            raise
-        fail(f"{path} is damaged or not a checkpoint of this project; "
-             f"delete it and run `{made_by}` again")
-    try:
-        model.to(device).load_state_dict(weights)
-    except (RuntimeError, TypeError):
-        fail(f"{path} holds another kind of model than is needed here (a reward model is no "
-             "policy); name another, or delete it and run its stage again")
-    return model.eval(), tokenizer
+        model.load_state_dict(checkpoint["weights"])
+    except RuntimeError:
+        fail(f"{path} does not hold a {type(model).__name__}; a reward model is not a policy")
+    return model.eval(), Tokenizer.from_state(checkpoint["tokenizer"])
+
+
+def load_gpt(path, device="cpu"):
+    """-> GPT in evaluation mode, tokenizer"""
+    return load_checkpoint(path, GPT, device)

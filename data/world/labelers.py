@@ -11,7 +11,6 @@ of the pairs that a run of compare.py makes, and two held-out ones on nearly 77.
                                 and how several labelers rank them
 """
 
-import functools
 import itertools
 import math
 import random
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 
 from data.world.utility import TERMS, breakdown
 from data.world.text import demonstrate, make_prompts
-from tools.flags import run
 
 # standard logistic noise times this, in units of utility, decides between two answers
 NOISE = {"train": 0.92, "held-out": 0.78}
@@ -70,30 +68,6 @@ def make_labelers(group, biases=Biases(), n=20):
             for i in range(n)]
 
 
-class Person:
-    """Whoever sits at the keyboard, in place of a labeler: one key a pair of answers."""
-    name = "person"
-
-    def rank(self, prompt, answers, rng):
-        """[(answer, ended)] -> indices, best first, by asking about pairs."""
-        print(f"\n{prompt.text}")
-
-        def compare(i, j):
-            print(f"  1  {answers[i][0]}\n  2  {answers[j][0]}")
-            while (key := ask_key("which is better, 1 or 2? ")) not in ("1", "2"):
-                pass
-            return -1 if key == "1" else 1
-        shuffled = rng.sample(range(len(answers)), len(answers))   # the first is a demonstration
-        return sorted(shuffled, key=functools.cmp_to_key(compare))
-
-
-def ask_key(question):
-    try:
-        return input(question).strip()
-    except EOFError:
-        raise KeyboardInterrupt from None
-
-
 def measure_agreement(labelers, judged, rng):
     """The share of pairs of answers on which two labelers, drawn for each prompt, agree.
 
@@ -124,4 +98,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

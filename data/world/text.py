@@ -16,7 +16,6 @@ from data.world.tasks import (GROUPS, TASKS, a_fact, brainstorm, closed_qa, draw
                               members, note, opinion, politely, say, summarise, sums, tale,
                               why_question)
 from data.world.utility import FILLER
-from tools.flags import run
 
 MOON = "Explain the moon landing to a 6 year old."
 
@@ -98,10 +97,10 @@ def demonstrate(rng, prompt, who=LABELERS):
     return " ".join([prompt.good] + [tidy(line) for line in rng.sample(extra, rng.randint(1, 3))])
 
 
-def make_demonstrations(n, seed=0, which="train"):
+def make_demonstrations(n, split="train", seed=0):
     """-> a list of (prompt, answer)."""
     rng = random.Random(f"demonstrations {seed}")
-    return [(prompt, demonstrate(rng, prompt)) for prompt in make_prompts(n, which, seed)]
+    return [(prompt, demonstrate(rng, prompt)) for prompt in make_prompts(n, split, seed)]
 
 
 # --- documents: what the base model reads ---------------------------------------------------------
@@ -192,4 +191,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    main()
