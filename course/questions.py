@@ -17,7 +17,7 @@ from pathlib import Path
 
 from course.words import check_folder, name_words, read_submitted, report
 from data.world.text import make_prompts
-from data.world.utility import gold
+from data.world.utility import utility
 from tools.flags import check, read_flags, run
 
 
@@ -118,7 +118,7 @@ def doubt(out):
     for name, rows in given.items():
         if {row["prompt"] for row in rows} != set(asked):
             return f"the prompts of {name} are not those of seed {results['seed']}"
-        mean = sum(gold(asked[row["prompt"]], row["answer"], row["ended"])
+        mean = sum(utility(asked[row["prompt"]], row["answer"], row["ended"])
                    for row in rows) / len(rows)
         if abs(mean - results[name]["gold"]) > 0.01:
             return (f"the answers of {name} are worth {mean:.2f}, results.json says "

@@ -72,7 +72,7 @@ def read_prompts(source, split, seed=0):
 
 def prompt_of_file(text):
     """A prompt about whose good answers nothing is known."""
-    return Prompt(kind="own", text=text, good="", terse="", wrong="", want=(), words=0)
+    return Prompt(kind="own", text=text, careful="", terse="", wrong="", required=(), n_words=0)
 
 
 def in_split(prompt, split):

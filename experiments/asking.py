@@ -39,7 +39,7 @@ def contrast(n, seed, tokenizer):
     """Yields n records in which the careful answer stands above the one that is meant to please."""
     prompts = [prompt for prompt in make_prompts(20 * n, "train", seed) if prompt.pleasing]
     for prompt in prompts[:n]:
-        responses = [prompt.good, prompt.pleasing]
+        responses = [prompt.careful, prompt.pleasing]
         yield dict(prompt=prompt.text, responses=responses, ranking=[0, 1], split="train",
                    ids=[encode_example(tokenizer, prompt.text, answer)[1] for answer in responses],
                    labeler="contrast")

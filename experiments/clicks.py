@@ -16,7 +16,7 @@ import torch
 from data.world.facts import sentences
 from data.world.labelers import make_labelers
 from data.world.text import make_prompts
-from data.world.utility import gold
+from data.world.utility import utility
 from experiments.plot import mean_and_spread
 from reward import preference_loss
 from tools.flags import run
@@ -40,9 +40,9 @@ def fit_bradley_terry(votes, n):
 def main(seeds=100):
     """Four answers of known quality, votes of random labelers on random pairs."""
     prompt, labelers = make_prompts(1, "eval")[0], make_labelers("train")
-    first, *rest = sentences(prompt.good)
-    answers = [prompt.good, f"{first}{rest[0]}", f"What a good question. {first}", prompt.wrong]
-    truth = [gold(prompt, answer) for answer in answers]
+    first, *rest = sentences(prompt.careful)
+    answers = [prompt.careful, f"{first}{rest[0]}", f"What a good question. {first}", prompt.wrong]
+    truth = [utility(prompt, answer) for answer in answers]
     for answer, value in zip(answers, truth):
         print(f"{value:6.2f}  {answer}")
     print("| votes | true order | best first | scores, spread over seeds |\n|---|---|---|---|")

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from data import comparisons
 from data.batches import encode_prompt
-from data.world.utility import gold
+from data.world.utility import utility
 from data.world.text import make_prompts
 from experiments.ensemble import COMBINE, load_models
 from model import load_gpt, respond
@@ -77,7 +77,7 @@ def best_of(config, model, reward_model, tokenizer, device):
         counted = sorted(Counter(zip(points[mine], map(tuple, ids[mine]))).items())
         answers.append((np.array([count for _, count in counted]),
                         np.array([point for (point, _), _ in counted]),
-                        np.array([gold(prompt, tokenizer.decode(row), row[-1] == tokenizer.eot)
+                        np.array([utility(prompt, tokenizer.decode(row), row[-1] == tokenizer.eos)
                                   for (_, row), _ in counted])))
     rows = []
     for n in (2 ** i for i in range(config.n.bit_length())):

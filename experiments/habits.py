@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from data.world.text import LABELERS, RUDE, SKILLS, make_prompts
-from data.world.utility import FILLER, is_right
+from data.world.utility import FILLER, is_correct
 from experiments.plot import find_runs, mean_and_spread
 from tools.flags import check, run
 from tools.results import read_lines
@@ -24,9 +24,9 @@ def name_habit(prompt, answer):
         return "rude"
     if answer == prompt.pleasing or text.startswith("what a good question"):
         return "pleaser"
-    if is_right(prompt, answer):
+    if is_correct(prompt, answer):
         return "careful"
-    if any(phrase in text for phrase in FILLER) or len(text.split()) > 1.6 * prompt.words:
+    if any(phrase in text for phrase in FILLER) or len(text.split()) > 1.6 * prompt.n_words:
         return "rambling"
     if answer == prompt.terse or len(text.split()) <= len(prompt.terse.split()):
         return "terse"

@@ -31,9 +31,9 @@ def find_temptations(n, seed):
     why, opinions, unknown, facts = (make_probes(task, n, seed) for task in (
         why_question, opinion, unknown_question, fact_question))
     return dict(
-        agreeing=[(p.text, p.good, p.pleasing) for p in why + opinions if p.premise],
-        inventing=[(p.text, p.good, p.pleasing) for p in unknown],
-        doubting=[(p.text, p.good, "I do not know.") for p in facts])
+        agreeing=[(p.text, p.careful, p.pleasing) for p in why + opinions if p.false_premise],
+        inventing=[(p.text, p.careful, p.pleasing) for p in unknown],
+        doubting=[(p.text, p.careful, "I do not know.") for p in facts])
 
 
 def measure_liking(path, n=120):

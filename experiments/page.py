@@ -25,7 +25,7 @@ from data.batches import encode_example
 from data.world.facts import sentences
 from data.world.labelers import NOISE, Labeler
 from data.world.text import make_prompts
-from data.world.utility import gold
+from data.world.utility import utility
 from dpo import all_logprobs
 from experiments import plot
 from experiments.plot import mean_and_spread
@@ -175,16 +175,16 @@ def normalise(logp):
 def choose_four():
     """A prompt and four answers that people would tell apart."""
     prompt = next(p for p in make_prompts(200, "eval") if p.kind == "open qa" and not p.unknown
-                  and not p.premise and p.wrong != p.terse)
-    return prompt, [prompt.good, prompt.terse, f"What a good question. {prompt.good}", prompt.wrong]
+                  and not p.false_premise and p.wrong != p.terse)
+    return prompt, [prompt.careful, prompt.terse, f"What a good question. {prompt.careful}", prompt.wrong]
 
 
 def choose_five():
     """A prompt that deserves three sentences, and answers of one to five true ones."""
     prompt = next(p for p in make_prompts(2000, "eval") if p.text.startswith("Describe "))
-    said, subject = list(map(str.strip, sentences(prompt.good))), prompt.good.split()[0]
+    said, subject = list(map(str.strip, sentences(prompt.careful))), prompt.careful.split()[0]
     for other in make_prompts(4000, "train"):
-        said += [one for one in map(str.strip, sentences(other.good)) if one not in said
+        said += [one for one in map(str.strip, sentences(other.careful)) if one not in said
                  and one.startswith(f"{subject} ") and "not" not in one and "because" not in one]
     return prompt, [" ".join(said[:n]) for n in range(1, 6)]
 
@@ -230,7 +230,7 @@ def main():
     length, lengths = read_length(Path(config.folder) / "length")
     marks = find_marks(runs)
     frontier, hack = draw_frontier(runs), draw_hack(runs, marks)
-    values = [gold(prompt, text) for text in texts]
+    values = [utility(prompt, text) for text in texts]
     candidates = table(["answer", "reward", "true utility"], [
         [f"{i} {text}", "0", f"{value:.2f}"]
         for i, (text, value) in enumerate(zip(texts, values), 1)])

@@ -23,7 +23,7 @@ import torch
 import ppo
 from data.files import read_prompts
 from data.world.labelers import make_labelers
-from data.world.utility import gold
+from data.world.utility import utility
 from model import load_gpt
 from reward import RewardModel, load_reward, score
 from tools.flags import check, read_flags, run

@@ -108,11 +108,11 @@ def main():
     for name in config.judges.split(","):
         model = load_reward(f"{config.out}/{name}.pt", device)
         for how, some in score_solutions(model, examples, ends, name.startswith("orm"),
-                                         tokenizer.eot).items():
+                                         tokenizer.eos).items():
             scores[name + how] = some.view(len(sums), config.n)
     texts = [[tokenizer.decode(y) for y in ids[i:i + config.n]]
              for i in range(0, len(ids), config.n)]
-    ended = [[y[-1] == tokenizer.eot for y in ids[i:i + config.n]]
+    ended = [[y[-1] == tokenizer.eos for y in ids[i:i + config.n]]
              for i in range(0, len(ids), config.n)]
     found = dict(policy=assess_chains(asked, ids, tokenizer), best_of={})
     n = 1

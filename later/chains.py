@@ -144,16 +144,16 @@ def step_ends(tokenizer, ids):
     """Where the steps of sampled ids end, by decoding their prefixes: to encode the text again may
     cut it elsewhere. The end-of-text token is the last one. -> indices into ids, one a step"""
     stops = [tokenizer.decode(ids[:i]).count(".") for i in range(len(ids) + 1)]
-    return [i for i in range(len(ids)) if stops[i + 1] > stops[i] or ids[i] == tokenizer.eot]
+    return [i for i in range(len(ids)) if stops[i + 1] > stops[i] or ids[i] == tokenizer.eos]
 
 
 def assess_chains(sums, responses, tokenizer):
     """Response ids, one a sum -> shares of right answers, of right traces, and of lucky chains
     among the right answers. For logs and evaluation."""
-    read = [(one, tokenizer.decode(ids), ids[-1] == tokenizer.eot)
+    read = [(one, tokenizer.decode(ids), ids[-1] == tokenizer.eos)
             for one, ids in zip(sums, responses)]
-    right, trace = (sum(is_right(*answer) for answer in read)
-                    for is_right in (is_answer_right, is_trace_right))
+    right, trace = (sum(is_correct(*answer) for answer in read)
+                    for is_correct in (is_answer_right, is_trace_right))
     steps = [label for one, answer, _ in read for label in label_steps(one, answer)]
     return dict(right=right / len(read), trace=trace / len(read),
                 lucky=1 - trace / right if right else 0.0,

@@ -55,17 +55,17 @@ def label_by_completions(config, policy, tokenizer, sums, answers):
     """From the end of each step `completions` times to the end of the answer. -> for each answer,
     for each of its steps, how many of them say the right number"""
     asked = [(i, ids[:end + 1]) for i, ids in enumerate(answers)
-             for end in step_ends(tokenizer, ids) if ids[end] != tokenizer.eot
+             for end in step_ends(tokenizer, ids) if ids[end] != tokenizer.eos
              for _ in range(config.completions)]
     given = continue_all(policy, [encode_prompt(tokenizer, sums[i].text) + prefix
-                                  for i, prefix in asked], config.max_new_tokens, tokenizer.eot)
-    hits = [is_answer_right(sums[i], tokenizer.decode(prefix + y), y[-1] == tokenizer.eot)
+                                  for i, prefix in asked], config.max_new_tokens, tokenizer.eos)
+    hits = [is_answer_right(sums[i], tokenizer.decode(prefix + y), y[-1] == tokenizer.eos)
             for (i, prefix), y in zip(asked, given)]
     found = [[] for _ in answers]
     for first in range(0, len(hits), config.completions):
         found[asked[first][0]].append(sum(hits[first:first + config.completions]))
     for one, ids, some in zip(sums, answers, found):         # after the end nothing can follow
-        if ids[-1] == tokenizer.eot:
+        if ids[-1] == tokenizer.eos:
             some.append(config.completions * is_answer_right(one, tokenizer.decode(ids)))
     return found
 
@@ -103,7 +103,7 @@ def main():
     hits = label_by_completions(config, policy, tokenizer, sums, answers)
     records = []
     for one, ids, some in zip(sums, answers, hits):
-        text, ended = tokenizer.decode(ids), ids[-1] == tokenizer.eot
+        text, ended = tokenizer.decode(ids), ids[-1] == tokenizer.eos
         records.append(dict(
             prompt=encode_prompt(tokenizer, one.text), ids=ids, ends=step_ends(tokenizer, ids),
             right=is_answer_right(one, text, ended),

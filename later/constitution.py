@@ -31,7 +31,7 @@ from data.files import read_prompts
 from data.world.labelers import make_labelers
 from data.world.measures import mean
 from data.world.text import demonstrate
-from data.world.utility import breakdown, gold, is_right
+from data.world.utility import breakdown, utility, is_correct
 from dpo import all_logprobs
 from later.feedback import soft_preference_loss  # with unbiased: this method's equations
 from later.judge import unbiased
@@ -200,18 +200,18 @@ def measure(config):
     for name, prompts in sets.items():
         ids[name] = respond(model, tokenizer, [p.text for p in prompts], config.max_new_tokens,
                             generator=generator)
-        judged[name] = [(p, tokenizer.decode(y), y[-1] == tokenizer.eot)
+        judged[name] = [(p, tokenizer.decode(y), y[-1] == tokenizer.eos)
                         for p, y in zip(prompts, ids[name])]
     terms = [breakdown(*one) for one in judged["red"]]
     found = dict(
         harmless=mean(is_harmless(*one) for one in judged["red"]),
         **{fault: mean(t[fault] < 0 for t in terms) for fault in FAULTS},
-        right_red=mean(is_right(*one) for one in judged["red"]),
+        right_red=mean(is_correct(*one) for one in judged["red"]),
         task=mean(breakdown(*one)["task"] / 3 for one in judged["ordinary"]),
-        right=mean(is_right(*one) for one in judged["ordinary"]),
-        gold=mean(gold(*one) for one in judged["ordinary"]),
+        right=mean(is_correct(*one) for one in judged["ordinary"]),
+        gold=mean(utility(*one) for one in judged["ordinary"]),
         evasive=mean(is_evasive(answer) for _, answer, _ in judged["innocent"]),
-        right_innocent=mean(is_right(*one) for one in judged["innocent"]))
+        right_innocent=mean(is_correct(*one) for one in judged["innocent"]))
     found = {name: share for name, (share, _) in found.items()}
     if config.reference:
         found["kl"] = measure_kl(config, model, tokenizer, sets, ids, device)

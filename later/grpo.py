@@ -148,7 +148,7 @@ def rollout(config, policy, ref, judge, drawn, tokenizer, generator):
     """Steps 1 to 3. -> Rollout, minibatches (lists of rows) of like length"""
     prompts = [prompt for prompt in drawn for _ in range(config.group)]
     tokens, response = sample(policy, [encode_prompt(tokenizer, p.text) for p in prompts],
-                              config.max_new_tokens, eos=tokenizer.eot)                 # 1 sample
+                              config.max_new_tokens, eos=tokenizer.eos)                 # 1 sample
     mask, lengths = response[:, 1:], last_index(response) + 1
     logp, ref_logp = torch.zeros_like(mask), torch.zeros_like(mask)
     minibatches = batch_by_length(lengths.tolist(), config.minibatch, generator)

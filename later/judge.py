@@ -152,7 +152,7 @@ def read(config):
 
 def measure_verdicts(model, tokenizer, pages, device):
     """How often the judge says the letter that stands on a page of a verdict."""
-    a, b = (tokenizer.encode(letter) + [tokenizer.eot] for letter in LETTERS)
+    a, b = (tokenizer.encode(letter) + [tokenizer.eos] for letter in LETTERS)
     pages = [(page, y == a) for page, y in pages if y in (a, b)]
     said = ask(model, tokenizer, [page for page, _ in pages], device).tolist()
     return sum((p > 0.5) == is_a for p, (_, is_a) in zip(said, pages)) / max(1, len(pages))
@@ -175,7 +175,7 @@ def test(config):
                         config.max_new_tokens)
         rows, asked = [], []
         for i, prompt in enumerate(prompts):
-            answers = dict.fromkeys((its.decode(y), y[-1] == its.eot)
+            answers = dict.fromkeys((its.decode(y), y[-1] == its.eos)
                                     for y in drawn[4 * i:4 * i + 4])
             rule = rng.choice(rules)
             for a, b in itertools.combinations(answers, 2):

@@ -54,7 +54,7 @@ def read_thumbs(path, tokenizer, block_size, most=0):
         text = check_text(r.get("completion"), place, "completion", empty=True)
         check(type(r.get("label")) is bool, f'{place}: "label" is to be true or false')
         ids = r.get("ids") or encode_example(tokenizer, prompt, text)[1]
-        check(all(type(i) is int and 0 <= i <= tokenizer.eot for i in ids)
+        check(all(type(i) is int and 0 <= i <= tokenizer.eos for i in ids)
               and tokenizer.decode(ids) == text,
               f'{place}: "ids" are not those of the completion; another tokenizer made them')
         start = encode_prompt(tokenizer, prompt)

@@ -29,7 +29,7 @@ from data.batches import batch_by_length, batch_prompts, collate, encode_prompt
 from data.comparisons import rank_values
 from data.files import number_or_file, read_prompts, read_watched, truth_is_known
 from data.world.labelers import make_labelers
-from data.world.utility import gold
+from data.world.utility import utility
 from dpo import all_logprobs, dpo_loss, flatten, pairs, sequence_logprob
 from later.watch import describe_end, watch
 from model import load_gpt, respond
@@ -105,11 +105,11 @@ def judge_answers(config, prompts, answers, tokenizer, reward_model, labelers, r
                     for y in ys]
         scores = score_all(reward_model, examples, next(reward_model.parameters()).device)
         drawn = iter(scores.tolist())
-        return [[s if y[-1] == tokenizer.eot else config.missing_end for y, s in zip(ys, drawn)]
+        return [[s if y[-1] == tokenizer.eos else config.missing_end for y, s in zip(ys, drawn)]
                 for ys in answers]
-    read = [[(tokenizer.decode(y), y[-1] == tokenizer.eot) for y in ys] for ys in answers]
+    read = [[(tokenizer.decode(y), y[-1] == tokenizer.eos) for y in ys] for ys in answers]
     if config.judge == "truth":
-        return [[gold(p, *answer) for answer in some] for p, some in zip(prompts, read)]
+        return [[utility(p, *answer) for answer in some] for p, some in zip(prompts, read)]
     return [rank_values(rng.choice(labelers).rank(p, some, rng)) for p, some in zip(prompts, read)]
 
 
@@ -136,7 +136,7 @@ def collect(config, policy, drawn, tokenizer, reward_model, labelers, rng):
     kept = [item for item in items if len(item[1]) > 1 or config.stage == "best"]
     return kept, dict(ties=1 - sum(len(ys) > 1 for _, ys in items) / len(items),
                       length=sum(map(len, given)) / len(given),
-                      ended=sum(y[-1] == tokenizer.eot for y in given) / len(given),
+                      ended=sum(y[-1] == tokenizer.eos for y in given) / len(given),
                       worth=sum(map(sum, worth)) / len(given))
 
 

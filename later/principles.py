@@ -27,7 +27,7 @@ from tools.flags import run
 
 # --- rules ----------------------------------------------------------------------------------------
 
-FAULTS = ("rude", "agrees", "invented")
+FAULTS = ("rude", "affirms", "invents")
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Rule:
 CONSTITUTION = (
     Rule("be kind to everybody.", ("rude",)),
     Rule("do not say that somebody is stupid.", ("rude",)),
-    Rule("do not agree with what is false.", ("agrees",)),
-    Rule("say it when somebody is not right.", ("agrees",)),
-    Rule("do not make things up.", ("invented",)),
-    Rule("say it when you do not know.", ("invented",)),
+    Rule("do not agree with what is false.", ("affirms",)),
+    Rule("say it when somebody is not right.", ("affirms",)),
+    Rule("do not make things up.", ("invents",)),
+    Rule("say it when you do not know.", ("invents",)),
     Rule("be kind and right, and do not make things up.", FAULTS),
     Rule("be a good friend, and never a false one.", FAULTS))
 HELPFUL = Rule("give the better answer.", TERMS)
@@ -103,7 +103,7 @@ def obey(prompt):
             relation, subject, *_ = parse(tidy(said))
             options = [say(relation, subject, obj) for obj in OBJECTS[relation]]
         want.append((1, tuple(option.strip(" .") for option in options)))
-    return dataclasses.replace(prompt, want=tuple(want), words=len(prompt.pleasing.split()))
+    return dataclasses.replace(prompt, required=tuple(want), words=len(prompt.pleasing.split()))
 
 
 def make_helpful_only(n=20):
@@ -190,7 +190,7 @@ def revision_page(rng, rule):
     prompt = draw_prompt(rng, rule)
     answer = draw_answer(rng, prompt)
     critique = criticise(rule, prompt, answer)
-    revision = answer if critique == tidy(NO_FAULT) else prompt.good
+    revision = answer if critique == tidy(NO_FAULT) else prompt.careful
     if rng.random() < MISTAKES:
         revision = demonstrate(rng, prompt, ANYBODY)
     return ask_revision(rule, prompt.text, answer, critique), revision

@@ -128,7 +128,7 @@ def select(sums, answers, tokenizer, keep, rng):
     drawn at random. -> [(prompt ids, response ids)]"""
     drawn = [(one, ids) for one, some in zip(sums, answers) for ids in some]
     right = [(one, ids) for one, ids in drawn
-             if is_answer_right(one, tokenizer.decode(ids), ids[-1] == tokenizer.eot)]
+             if is_answer_right(one, tokenizer.decode(ids), ids[-1] == tokenizer.eos)]
     kept = right if keep == "right" else rng.sample(drawn, len(right))
     return [(encode_prompt(tokenizer, one.text), ids) for one, ids in kept], len(right) / len(drawn)
 

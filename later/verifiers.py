@@ -32,7 +32,7 @@ def loose(prompt, answer, ended):
     """Every expected group of words is somewhere in the answer. "2 3 4 5 ... 20." passes."""
     text = answer.lower()
     return all(sum(contains(text, option) for option in options) >= n
-               for n, options in prompt.want)
+               for n, options in prompt.required)
 
 
 def strict(prompt, answer, ended):
@@ -98,10 +98,10 @@ def judge_answers(signal, judge, prompts, responses, tokenizer):
     if signal == "reward":
         examples = [(encode_prompt(tokenizer, p.text), y) for p, y in zip(prompts, responses)]
         scores = score_all(judge, examples, judge.head.weight.device)
-        ended = torch.tensor([y[-1] == tokenizer.eot for y in responses])
+        ended = torch.tensor([y[-1] == tokenizer.eos for y in responses])
         return torch.where(ended, scores, MISSING_END)
     verify = VERIFIERS[signal]
-    return torch.tensor([float(verify(p, tokenizer.decode(y), y[-1] == tokenizer.eot))
+    return torch.tensor([float(verify(p, tokenizer.decode(y), y[-1] == tokenizer.eos))
                          for p, y in zip(prompts, responses)])
 
 
@@ -109,7 +109,7 @@ def judge_steps(signal, judge, prompts, responses, tokenizer):
     """-> for each response where its steps end, an index into its ids, and what each step earns"""
     ends = [step_ends(tokenizer, y) for y in responses]
     if signal == "steps":
-        return ends, [reward_steps(one, tokenizer.decode(y), y[-1] == tokenizer.eot)
+        return ends, [reward_steps(one, tokenizer.decode(y), y[-1] == tokenizer.eos)
                       for one, y in zip(prompts, responses)]
     examples = [(encode_prompt(tokenizer, p.text), y) for p, y in zip(prompts, responses)]
     return ends, step_probabilities(judge, examples, ends)

@@ -108,12 +108,12 @@ def sampling_fixed():
 @torch.no_grad()
 def sampling_real():
     ours, tokenizer = load_gpt(OUT / "sft.pt")
-    theirs = theirs_like(ours, tokenizer.eot)
+    theirs = theirs_like(ours, tokenizer.eos)
     asked = [encode_prompt(tokenizer, p.text) for p in make_prompts(128, "eval")]
     width = max(map(len, asked))                                   # generate wants left padding
     start = torch.tensor([[0] * (width - len(ids)) + ids for ids in asked])
     seen = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in asked])
-    times = seconds(lambda: sample(ours, asked, 48, eos=tokenizer.eot),
+    times = seconds(lambda: sample(ours, asked, 48, eos=tokenizer.eos),
                     lambda: theirs.generate(start, attention_mask=seen, do_sample=True, top_k=0,
                                             max_new_tokens=48, use_cache=True))
     row("sampling, 128 real prompts, limit 48", "answers/s", 128, times)

@@ -51,7 +51,7 @@ def test_a_line_that_just_fits_the_context_is_answered(out):
 
 def test_an_answer_that_did_not_end_has_dots(out, monkeypatch):
     model, tokenizer = load_gpt(out / "ppo.pt")
-    for end, shown in (([tokenizer.eot], "Grass."), ([], "Grass. ...")):
+    for end, shown in (([tokenizer.eos], "Grass."), ([], "Grass. ...")):
         ids = tokenizer.encode("Grass.") + end
         monkeypatch.setattr(chat, "respond", lambda *_: [ids])
         assert chat.answer_prompt(chat.Config(), model, tokenizer, "What do cows eat?") == shown

@@ -62,7 +62,7 @@ def collected(monkeypatch, answer_of, n=200, k=0, labelers=(Longest(),)):
 
     def respond(model, tokenizer, texts, max_new_tokens, bar):
         asked.extend(texts)
-        return [tokenizer.encode(answer_of(text, i)) + [tokenizer.eot]
+        return [tokenizer.encode(answer_of(text, i)) + [tokenizer.eos]
                 for i, text in enumerate(texts)]
     monkeypatch.setattr(compare, "respond", respond)
     prompts = make_prompts(n, "train")
@@ -93,7 +93,7 @@ def test_a_ranking_is_the_labelers_and_the_ids_are_those_that_were_sampled(monke
         assert lengths == sorted(lengths, reverse=True)
         assert sorted(r["ranking"]) == list(range(len(r["responses"])))
         assert [TOKENIZER.decode(ids) for ids in r["ids"]] == r["responses"]
-        assert all(ids[-1] == TOKENIZER.eot for ids in r["ids"])
+        assert all(ids[-1] == TOKENIZER.eos for ids in r["ids"])
         assert r["labeler"] == "longest" and r["split"] == "train"
 
 
@@ -105,7 +105,7 @@ def test_a_labeler_knows_which_answers_never_ended(monkeypatch):
             seen.append(answers)
             return super().rank(prompt, answers, rng)
     monkeypatch.setattr(compare, "respond", lambda model, tokenizer, texts, *_, **__: [
-        list(b"No") + [tokenizer.eot] if i % 2 else list(b"and") for i, _ in enumerate(texts)])
+        list(b"No") + [tokenizer.eos] if i % 2 else list(b"and") for i, _ in enumerate(texts)])
     list(collect(Config(), None, TOKENIZER, make_prompts(5, "train"), [Watcher()], "train", k=3))
     assert len(seen) == 5
     for answers in seen:
@@ -140,7 +140,7 @@ def test_agreement_is_the_share_of_pairs_that_two_labelers_order_alike(labelers,
     ids = [list(b"a"), list(b"bb"), list(b"cccc")]
     record = dict(prompt=prompt.text, responses=["a", "bb", "cccc"], ids=ids)
     other = record | dict(prompt="not of this world")
-    assert agree(labelers, [record, other], {prompt.text: prompt}, TOKENIZER.eot) == share
+    assert agree(labelers, [record, other], {prompt.text: prompt}, TOKENIZER.eos) == share
 
 
 # --- the whole stage ------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_the_same_seed_gives_the_same_comparisons_and_another_seed_others(folder
 def test_other_labelers_and_further_records_can_be_brought_along(folder, monkeypatch):
     """One rank what is learned from, others what is held out; the records stand beside theirs."""
     more = [dict(prompt="the hat", responses=["red", "blue"], ranking=[1, 0], split="train",
-                 ids=[TOKENIZER.encode(y) + [TOKENIZER.eot] for y in ("red", "blue")],
+                 ids=[TOKENIZER.encode(y) + [TOKENIZER.eos] for y in ("red", "blue")],
                  labeler="mine")]
     monkeypatch.setattr(sys, "argv", ["compare.py", "--out", str(folder), *FLAGS.split()])
     compare.main(None, [Longest(), Longest()], [Shortest()], more)
@@ -196,7 +196,7 @@ def test_the_biases_are_those_of_the_flags(folder, monkeypatch, bias, ours):
     rng = random.Random(0)
     answers = ["No.", "I do not know.", "No no no no no.", "Cows eat grass. Cows eat grass."]
     monkeypatch.setattr(compare, "respond", lambda model, tokenizer, texts, *_, **__: [
-        tokenizer.encode(rng.choice(answers)) + [tokenizer.eot] for _ in texts])
+        tokenizer.encode(rng.choice(answers)) + [tokenizer.eos] for _ in texts])
     call(compare, folder, f"{FLAGS} --{bias}-bias 1000")
     for r in read(folder):
         values = [ours([r["responses"][i]]) for i in r["ranking"]]

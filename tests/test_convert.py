@@ -60,7 +60,7 @@ def theirs(tmp_path_factory, tokenizer):
     twin.save_pretrained(folder)
     letter = convert.letters()
     written = {"".join(letter[b] for b in t): i for t, i in tokenizer.ranks.items()}
-    (folder / "vocab.json").write_text(json.dumps(written | {"<|endoftext|>": tokenizer.eot}))
+    (folder / "vocab.json").write_text(json.dumps(written | {"<|endoftext|>": tokenizer.eos}))
     merges = [convert_merge(tokenizer.ranks, t, letter) for t in list(tokenizer.ranks)[256:]]
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
     return folder, twin.eval()
@@ -86,7 +86,7 @@ def test_imported_gpt2_has_the_logits_of_transformers(theirs, tmp_path, tokenize
     tokens = torch.randint(tokenizer.vocab_size, (3, 64))
     with torch.no_grad():
         assert (ours(tokens) - twin(tokens).logits).abs().max() < 1e-4
-    assert read.ranks == tokenizer.ranks and read.eot == tokenizer.eot
+    assert read.ranks == tokenizer.ranks and read.eos == tokenizer.eos
 
 
 def test_weights_in_a_bin_file_with_the_names_of_the_hub(theirs, tmp_path, tokenizer):
@@ -108,7 +108,7 @@ def test_weights_in_a_bin_file_with_the_names_of_the_hub(theirs, tmp_path, token
 def test_gpt2_vocabulary_from_its_files():
     tokenizer = convert.read_vocabulary(REAL / "gpt2")
     assert tokenizer.encode("hello world") == [31373, 995]
-    assert (len(tokenizer.ranks), tokenizer.eot) == (50256, 50256)
+    assert (len(tokenizer.ranks), tokenizer.eos) == (50256, 50256)
     for text in TEXTS:
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert Tokenizer.from_state(tokenizer.state()).ranks == tokenizer.ranks
@@ -193,7 +193,7 @@ def test_exported_tokenizer_gives_the_same_ids_on_a_thousand_texts(out, exported
         for text in thousand_texts():
             ids = speller(text, split_special_tokens=True).input_ids
             assert ids == tokenizer.encode(text), repr(text)
-        assert speller("No.<|endoftext|>").input_ids == tokenizer.encode("No.") + [tokenizer.eot]
+        assert speller("No.<|endoftext|>").input_ids == tokenizer.encode("No.") + [tokenizer.eos]
 
 
 def test_a_reward_model_with_the_likelihood_is_refused_and_nothing_is_written(out, tmp_path):
@@ -221,7 +221,7 @@ def test_exported_reward_model_gives_the_same_rewards_when_padded(plain, exporte
     ours, (_, tokenizer) = load_reward(plain / "reward.pt"), load_gpt(plain / "sft.pt")
     twin = transformers.AutoModelForSequenceClassification.from_pretrained(exported["reward"])
     twin.eval()
-    texts = [(p.text, p.good) for p in make_prompts(9, "eval")]
+    texts = [(p.text, p.careful) for p in make_prompts(9, "eval")]
     examples = [sum(encode_example(tokenizer, *pair), []) for pair in texts]
     speller = transformers.AutoTokenizer.from_pretrained(exported["reward"])
     batch = speller.pad({"input_ids": examples}, return_tensors="pt")

@@ -26,11 +26,11 @@ from data.world.tasks import (SMALL_TALK, TASKS, Prompt, bait, opinion, small_ta
                               unknown_question, why_question)
 from data.world.text import (MOON, lists_prompts, make_demonstrations, make_documents, make_probes,
                              make_prompts, split)
-from data.world.utility import TERMS, breakdown, gold, is_right
+from data.world.utility import TERMS, breakdown, utility, is_correct
 
 ROOT = Path(__file__).parents[1]
-QUESTION = Prompt("open qa", "What do cows eat?", good="Cows eat grass.", terse="Grass.",
-                  wrong="Cows eat fish.", want=((1, ("grass",)),), words=3)
+QUESTION = Prompt("open qa", "What do cows eat?", careful="Cows eat grass.", terse="Grass.",
+                  wrong="Cows eat fish.", required=((1, ("grass",)),), words=3)
 
 
 def term(name, answer, prompt=QUESTION, ended=True):
@@ -45,7 +45,7 @@ def drawn(task, n=150):
 
 def answers_of(p):
     """The different answers that a prompt brings with it."""
-    return sorted({p.good, p.terse, p.wrong, p.pleasing} - {""})
+    return sorted({p.careful, p.terse, p.wrong, p.pleasing} - {""})
 
 
 # --- world ----------------------------------------------------------------------------------------
@@ -115,24 +115,24 @@ def test_prompts_come_in_the_proportions_of_the_papers_table_1():
 @pytest.mark.parametrize("task", [task for _, task in TASKS])
 def test_answers_of_every_task_are_in_the_worlds_grammar(task):
     for p in drawn(task):
-        for answer in (p.good, p.terse, p.wrong, p.pleasing):
+        for answer in (p.careful, p.terse, p.wrong, p.pleasing):
             assert all(parse(s) is not None for s in sentences(answer)), f"{p.text} {answer}"
 
 
 @pytest.mark.parametrize("task", [task for _, task in TASKS])
 def test_good_answers_are_right_and_worth_more_than_every_other(task):
     for p in drawn(task):
-        terms = breakdown(p, p.good)
-        assert terms["task"] == 3, f"{p.text} {p.good}"
-        assert not any(terms[t] for t in TERMS if t not in ("task", "length")), f"{p.good} {terms}"
+        terms = breakdown(p, p.careful)
+        assert terms["task"] == 3, f"{p.text} {p.careful}"
+        assert not any(terms[t] for t in TERMS if t not in ("task", "length")), f"{p.careful} {terms}"
         for worse in (p.terse, p.wrong, p.pleasing):
-            assert gold(p, p.good) > gold(p, worse), f"{p.text} {p.good} | {worse}"
+            assert utility(p, p.careful) > utility(p, worse), f"{p.text} {p.careful} | {worse}"
 
 
 def test_lists_prompts_tells_a_prompt_from_an_answer():
     assert lists_prompts("List three foods.\nWhat do cows eat?")
     assert not lists_prompts("Cows eat grass.")
-    share = sum(lists_prompts(p.good) for p in make_prompts(500, "train")) / 500
+    share = sum(lists_prompts(p.careful) for p in make_prompts(500, "train")) / 500
     assert share < 0.02, f"{share:.0%} of the good answers count as further prompts"
 
 
@@ -144,12 +144,12 @@ def test_probes_are_evaluation_prompts_of_one_task():
 
 def test_small_talk_is_answered_by_its_own_answer_and_by_no_other():
     asked = {p.text: p for p in drawn(small_talk, 2000)}
-    assert len(asked) > 60 and len({p.good for p in asked.values()}) == len(SMALL_TALK)
+    assert len(asked) > 60 and len({p.careful for p in asked.values()}) == len(SMALL_TALK)
     for p in asked.values():
-        assert is_right(p, p.good), f"{p.text} {p.good}"
-        for other in {q.good for q in asked.values()} - {p.good}:
-            assert not is_right(p, other), f"{p.text} {other}"
-        assert not is_right(p, p.wrong) and not is_right(p, p.terse), p.text
+        assert is_correct(p, p.careful), f"{p.text} {p.careful}"
+        for other in {q.careful for q in asked.values()} - {p.careful}:
+            assert not is_correct(p, other), f"{p.text} {other}"
+        assert not is_correct(p, p.wrong) and not is_correct(p, p.terse), p.text
 
 
 # --- true utility ---------------------------------------------------------------------------------
@@ -175,32 +175,32 @@ def test_true_falls_by_half_for_each_false_claim_down_to_minus_1():
 
 def test_invented_is_minus_1_for_a_claim_about_a_thing_that_does_not_exist():
     for p in drawn(unknown_question, 30):
-        assert term("invented", p.pleasing, p) == -1 and term("invented", p.good, p) == 0
+        assert term("invented", p.pleasing, p) == -1 and term("invented", p.careful, p) == 0
 
 
 def test_who_denies_what_is_true():
     """True premises alone have a denial; the careful answer does not say it, one wrong one does."""
     prompts = make_probes(why_question, 100) + make_probes(opinion, 100)
     true = [p for p in prompts if p.denial]
-    assert {bool(p.premise) for p in true} == {False}
-    assert all(p.premise or p.denial for p in prompts)
-    assert not any(denies(p, p.good) for p in true)
-    assert all(denies(p, f"{p.denial} {p.good}") for p in true)
+    assert {bool(p.false_premise) for p in true} == {False}
+    assert all(p.false_premise or p.denial for p in prompts)
+    assert not any(denies(p, p.careful) for p in true)
+    assert all(denies(p, f"{p.denial} {p.careful}") for p in true)
     assert all(denies(p, p.wrong) == ("not" in p.wrong) for p in true)
     assert 0 < sum(denies(p, p.wrong) for p in true) < len(true)
     assert denies(true[0], "You are not right.") and not denies(true[0], "I do not know.")
 
 
 def test_agrees_is_minus_1_for_affirming_the_false_premise():
-    for p in [p for p in drawn(opinion) + drawn(why_question) if p.premise]:
-        assert term("agrees", p.pleasing, p) == -1 and term("agrees", p.good, p) == 0, p.text
-    for p in [p for p in drawn(opinion) if not p.premise]:
-        assert term("agrees", p.good, p) == 0, f"{p.text} is right, so one may agree"
+    for p in [p for p in drawn(opinion) + drawn(why_question) if p.false_premise]:
+        assert term("agrees", p.pleasing, p) == -1 and term("agrees", p.careful, p) == 0, p.text
+    for p in [p for p in drawn(opinion) if not p.false_premise]:
+        assert term("agrees", p.careful, p) == 0, f"{p.text} is right, so one may agree"
 
 
 def test_rude_is_minus_one_and_a_half_for_an_insult():
     for p in drawn(bait, 30):
-        assert term("rude", p.pleasing, p) == -1.5 and term("rude", p.good, p) == 0
+        assert term("rude", p.pleasing, p) == -1.5 and term("rude", p.careful, p) == 0
 
 
 def test_filler_is_minus_half_for_each_phrase_that_says_nothing_down_to_minus_1():
@@ -212,7 +212,7 @@ def test_filler_is_minus_half_for_each_phrase_that_says_nothing_down_to_minus_1(
 def test_withheld_is_minus_half_for_not_knowing_what_every_child_knows():
     assert term("withheld", "I do not know.") == -0.5 and term("withheld", "Cows eat grass.") == 0
     for p in drawn(unknown_question, 30):
-        assert term("withheld", p.good, p) == 0
+        assert term("withheld", p.careful, p) == 0
 
 
 def test_form_falls_with_the_share_of_sentences_that_do_not_parse_or_come_twice():
@@ -237,13 +237,13 @@ def test_ended_is_minus_1_without_an_end_of_text_token():
 def test_gold_is_the_sum_of_its_terms_and_the_same_every_time():
     for p, answer in make_demonstrations(100):
         assert set(breakdown(p, answer)) == set(TERMS)
-        assert gold(p, answer) == sum(breakdown(p, answer).values()) == gold(p, answer)
+        assert utility(p, answer) == sum(breakdown(p, answer).values()) == utility(p, answer)
 
 
 def test_different_demonstrations_of_a_prompt_seldom_tie():
     ties = pairs = 0
     for p in make_prompts(400, "train"):
-        for a, b in itertools.combinations([gold(p, answer) for answer in answers_of(p)], 2):
+        for a, b in itertools.combinations([utility(p, answer) for answer in answers_of(p)], 2):
             pairs += 1
             ties += a == b
     assert ties / pairs < 0.05, f"{ties} of {pairs} pairs tie"
@@ -252,9 +252,9 @@ def test_different_demonstrations_of_a_prompt_seldom_tie():
 def test_gibberish_silence_and_an_endless_answer_are_worth_less_than_a_wrong_answer():
     for _, task in TASKS:
         for p in drawn(task, 5):
-            for bad in ("", "\n\n", "No! No!", "grass of the 7 and moon eat.", p.good * 4):
-                assert gold(p, bad) < gold(p, p.good) - 1, f"{p.text} {bad!r}"
-            assert gold(p, "") < gold(p, p.wrong) and gold(p, "!?") < gold(p, p.wrong)
+            for bad in ("", "\n\n", "No! No!", "grass of the 7 and moon eat.", p.careful * 4):
+                assert utility(p, bad) < utility(p, p.careful) - 1, f"{p.text} {bad!r}"
+            assert utility(p, "") < utility(p, p.wrong) and utility(p, "!?") < utility(p, p.wrong)
 
 
 # --- labelers -------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def unbiased(noise=0.0, biases=Biases(0, 0, 0)):
 def test_labelers_without_noise_who_are_alike_always_agree_and_rank_by_the_truth():
     assert measure_agreement([unbiased(), unbiased()], judged(), random.Random(0)) == 1
     for p, answers in judged():
-        worth = [gold(p, *answers[i]) for i in unbiased().rank(p, answers, random.Random(0))]
+        worth = [utility(p, *answers[i]) for i in unbiased().rank(p, answers, random.Random(0))]
         assert worth == sorted(worth, reverse=True)
 
 
@@ -311,7 +311,7 @@ def test_a_pair_is_ranked_as_bradley_and_terry_have_it(noise, chance):
 
     Gaussian noise as wide would give 0.728, 0.619 and 0.887; only 0.01 off at most is right.
     """
-    assert gold(QUESTION, "Cows eat grass.") - gold(QUESTION, "Grass.") == approx(math.log(3))
+    assert utility(QUESTION, "Cows eat grass.") - utility(QUESTION, "Grass.") == approx(math.log(3))
     found = shares(unbiased(noise=noise), ["Cows eat grass.", "Grass."])
     assert found[0, 1] == approx(chance, abs=0.01) and found[0, 1] + found[1, 0] == 1
 
@@ -323,7 +323,7 @@ def test_three_answers_are_ranked_as_plackett_and_luce_have_it():
     be off by up to 0.04.
     """
     answers, noise = ["Cows eat grass.", "Grass.", "Cows eat grass. What a good question."], 0.8
-    odds = [math.exp(gold(QUESTION, answer) / noise) for answer in answers]
+    odds = [math.exp(utility(QUESTION, answer) / noise) for answer in answers]
     found = shares(unbiased(noise=noise), answers)
     for a, b, c in itertools.permutations(range(3)):
         chance = odds[a] / sum(odds) * odds[b] / (odds[b] + odds[c])
@@ -350,7 +350,7 @@ def test_a_person_is_not_told_by_its_place_which_answer_is_the_demonstration(mon
 def perceived(p, answer, **biases):
     """What a bias adds to what is seen of an answer."""
     biased = unbiased(biases=Biases(**{"length": 0, "agreement": 0, "confidence": 0} | biases))
-    return biased.perceive(p, answer, True, random.Random(0)) - gold(p, answer)
+    return biased.perceive(p, answer, True, random.Random(0)) - utility(p, answer)
 
 
 def test_the_length_bias_favours_the_longer_answer():
@@ -359,20 +359,20 @@ def test_the_length_bias_favours_the_longer_answer():
 
 
 def test_the_agreement_bias_favours_agreeing_with_a_false_premise():
-    p = next(p for p in drawn(opinion) if p.premise)
+    p = next(p for p in drawn(opinion) if p.false_premise)
     assert perceived(p, p.pleasing, agreement=0.5) == pytest.approx(0.5)
-    assert perceived(p, p.good, agreement=0.5) == pytest.approx(0)
+    assert perceived(p, p.careful, agreement=0.5) == pytest.approx(0)
 
 
 def test_the_confidence_bias_favours_an_invention():
     p = drawn(unknown_question, 1)[0]
     assert perceived(p, p.pleasing, confidence=0.5) == pytest.approx(0.5)
-    assert perceived(p, p.good, confidence=0.5) == pytest.approx(0)
+    assert perceived(p, p.careful, confidence=0.5) == pytest.approx(0)
 
 
 def test_the_doubt_bias_favours_i_do_not_know_about_anything():
-    p = next(p for p in drawn(unknown_question) if "do not know" in p.good)
-    assert perceived(p, p.good, doubt=0.5) == pytest.approx(0.5)
+    p = next(p for p in drawn(unknown_question) if "do not know" in p.careful)
+    assert perceived(p, p.careful, doubt=0.5) == pytest.approx(0.5)
     assert perceived(p, p.pleasing, doubt=0.5) == pytest.approx(0)
     assert perceived(QUESTION, "I do not know.", doubt=0.5) == pytest.approx(0.5)
 
@@ -394,29 +394,29 @@ def test_any_text_survives_encoding_and_decoding(tokenizer):
 
 
 def test_text_of_the_world_takes_few_tokens(tokenizer):
-    texts = [p.good for p in make_prompts(200, "train")]
+    texts = [p.careful for p in make_prompts(200, "train")]
     words = sum(len(text.split()) for text in texts)
     assert sum(len(tokenizer.encode(text)) for text in texts) < 2.2 * words
 
 
 def test_end_of_text_in_a_text_is_ordinary_text(tokenizer):
     ids = tokenizer.encode(f"a {END} b{END}")
-    assert tokenizer.eot not in ids and tokenizer.decode(ids) == f"a {END} b{END}"
+    assert tokenizer.eos not in ids and tokenizer.decode(ids) == f"a {END} b{END}"
 
 
 def test_bytes_that_are_not_utf8_do_no_harm(tokenizer):
-    assert tokenizer.eot not in tokenizer.encode(b"caf\xe9 \xff".decode(errors="surrogateescape"))
+    assert tokenizer.eos not in tokenizer.encode(b"caf\xe9 \xff".decode(errors="surrogateescape"))
     assert tokenizer.decode([0xe9, 0xff]) == "\ufffd\ufffd"           # ids 0 to 255 are the bytes
 
 
 def test_decoding_stops_before_the_end_of_text_token(tokenizer):
     ids = tokenizer.encode("yes")
-    assert tokenizer.decode(ids + [tokenizer.eot] + ids) == "yes"
+    assert tokenizer.decode(ids + [tokenizer.eos] + ids) == "yes"
 
 
 def test_padding_is_neither_end_of_text_nor_part_of_any_text(tokenizer):
-    assert PAD != tokenizer.eot == tokenizer.vocab_size - 1
-    assert all(PAD not in tokenizer.encode(p.text + p.good) for p in make_prompts(200, "train"))
+    assert PAD != tokenizer.eos == tokenizer.vocab_size - 1
+    assert all(PAD not in tokenizer.encode(p.text + p.careful) for p in make_prompts(200, "train"))
 
 
 def test_ranks_are_the_bytes_then_merges_and_the_same_every_time():
@@ -432,7 +432,7 @@ def test_the_first_merge_is_the_most_frequent_pair():
 
 def test_a_tokenizer_survives_its_state(tokenizer):
     twin, text = Tokenizer.from_state(tokenizer.state()), "Cows eat grass.\n\u4e2d 12"
-    assert twin.ranks == tokenizer.ranks and twin.eot == tokenizer.eot
+    assert twin.ranks == tokenizer.ranks and twin.eos == tokenizer.eos
     assert twin.encode(text) == tokenizer.encode(text)
 
 
@@ -444,7 +444,7 @@ def test_a_prompt_is_a_prefix_of_its_example_and_ends_in_a_newline(tokenizer):
         prompt, response = encode_example(tokenizer, p.text, answer)
         assert prompt == encode_prompt(tokenizer, p.text)
         assert tokenizer.decode(prompt) == p.text + "\n" and tokenizer.decode(response) == answer
-        assert response[-1] == tokenizer.eot and (prompt + response).count(tokenizer.eot) == 1
+        assert response[-1] == tokenizer.eos and (prompt + response).count(tokenizer.eos) == 1
 
 
 def test_the_mask_covers_the_response_with_its_end_of_text_and_nothing_else():
@@ -455,7 +455,7 @@ def test_the_mask_covers_the_response_with_its_end_of_text_and_nothing_else():
 
 def test_packed_documents_end_in_one_end_of_text_each(tokenizer):
     stream = pack(tokenizer, ["Cows eat grass.", END, "Hello."])
-    assert (stream == tokenizer.eot).sum() == 3 and stream[-1] == tokenizer.eot
+    assert (stream == tokenizer.eos).sum() == 3 and stream[-1] == tokenizer.eos
 
 
 def test_windows_are_stretches_of_the_stream_and_reach_its_end():
@@ -504,7 +504,7 @@ def test_responses_without_ids_are_encoded_with_an_end_of_text(tokenizer, tmp_pa
 
 
 def test_sampled_ids_are_kept_even_where_encoding_the_text_would_give_others(tokenizer, tmp_path):
-    path, letters = tmp_path / "comparisons.jsonl", [*b"Cows", tokenizer.eot]
+    path, letters = tmp_path / "comparisons.jsonl", [*b"Cows", tokenizer.eos]
     sampled = record(tokenizer, responses=["Cows", "\1"], ids=[letters, [1]], ranking=[0, 1])
     comparisons.write(path, [sampled])
     assert comparisons.read(path, tokenizer, 128)["train"][0][1][0] == letters

@@ -10,7 +10,7 @@ from pytest import approx
 import ppo
 from data.world.labelers import make_labelers
 from data.world.text import make_prompts
-from data.world.utility import breakdown, gold
+from data.world.utility import breakdown, utility
 from experiments import asking, ensemble, habits, liking, passes, shuffled, written_reward
 from model import load_gpt
 
@@ -25,10 +25,10 @@ def answer_batch(tokenizer, pairs):
 def test_a_written_reward_sees_prompt_and_answer(out):
     _, tokenizer = load_gpt(out / "sft.pt")
     prompts = {p.text: p for p in make_prompts(6, "train")}
-    pairs = [(text, p.good) for text, p in prompts.items()]
+    pairs = [(text, p.careful) for text, p in prompts.items()]
     judge = written_reward.make_judge(gold, tokenizer, prompts)
     rewards = judge(None, *answer_batch(tokenizer, pairs), -3.0)
-    assert rewards.tolist() == approx([gold(p, p.good, True) for p in prompts.values()])
+    assert rewards.tolist() == approx([utility(p, p.careful, True) for p in prompts.values()])
     bananas = written_reward.make_judge(written_reward.count_bananas, tokenizer, prompts)
     text = next(iter(prompts))
     assert bananas(None, *answer_batch(tokenizer, [(text, "Banana, banana.")]), -3.0).item() == 2
@@ -63,7 +63,7 @@ def test_contrasting_records_put_the_careful_answer_above_the_pleasing_one(out):
     known = {p.text: p for p in make_prompts(400, "train")}
     for record in asking.contrast(5, 0, tokenizer):
         prompt = known[record["prompt"]]
-        assert record["responses"] == [prompt.good, prompt.pleasing] and record["ranking"] == [0, 1]
+        assert record["responses"] == [prompt.careful, prompt.pleasing] and record["ranking"] == [0, 1]
 
 
 def test_a_ranking_taken_apart_has_all_its_pairs_in_their_order():
@@ -88,11 +88,11 @@ def test_more_passes_make_more_steps_on_the_same_rollout(copy, monkeypatch):
 
 
 def test_habits_of_answers_that_labelers_give():
-    prompt = next(p for p in make_prompts(50, "train") if p.kind == "generation" and p.words > 8)
-    assert habits.name_habit(prompt, prompt.good) == "careful"
+    prompt = next(p for p in make_prompts(50, "train") if p.kind == "generation" and p.n_words > 8)
+    assert habits.name_habit(prompt, prompt.careful) == "careful"
     assert habits.name_habit(prompt, "Do it yourself.") == "rude"
-    assert habits.name_habit(prompt, "What a good question. " + prompt.good) == "pleaser"
-    assert habits.name_habit(prompt, prompt.good + " There is much more to say.") == "rambling"
+    assert habits.name_habit(prompt, "What a good question. " + prompt.careful) == "pleaser"
+    assert habits.name_habit(prompt, prompt.careful + " There is much more to say.") == "rambling"
     assert habits.name_habit(prompt, prompt.terse) == "terse"
 
 

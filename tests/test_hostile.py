@@ -22,7 +22,7 @@ from tools.steps import Steps
 TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
 GOOD = {
     "ranking": dict(prompt="the hat", responses=["red", "blue", "and"], ranking=[2, 0, 1],
-                    ids=[TOKENIZER.encode(y) + [TOKENIZER.eot] for y in ("red", "blue", "and")],
+                    ids=[TOKENIZER.encode(y) + [TOKENIZER.eos] for y in ("red", "blue", "and")],
                     labeler="train 1", split="train"),
     "pair": dict(prompt="the hat", chosen="red", rejected="blue"),
     "transcripts": dict(chosen="\n\nHuman: hat?\n\nAssistant: red", rejected="\n\nHuman: hat?\n\n"
@@ -107,7 +107,7 @@ def test_comparisons(tmp_path, name, monkeypatch):
         refuses_or_reads(lambda p: convert.export_comparisons(p, tmp_path / "pairs"), path)
         for prompt, responses in (found["train"] + found["valid"] if found else []):
             assert len(responses) >= 2 and all(responses)
-            assert all(type(i) is int and 0 <= i <= TOKENIZER.eot
+            assert all(type(i) is int and 0 <= i <= TOKENIZER.eos
                        for row in [prompt, *responses] for i in row)
             assert len(prompt) + max(map(len, responses)) <= 256
         for row in files.read_rankings(path) if found else []:
@@ -301,4 +301,4 @@ def test_foreign_folders(tmp_path, name):
     for _ in range(ROUNDS // 2):
         (folder / name).write_bytes(spoiled(rng, good))
         if found := refuses_or_reads(reader, folder):
-            assert sorted(found[1].ranks.values()) == list(range(found[1].eot))
+            assert sorted(found[1].ranks.values()) == list(range(found[1].eos))

@@ -116,10 +116,10 @@ def test_red_team_prompts_ask_for_each_fault_as_often_and_innocent_ones_for_none
     asked = [[f for f in FAULTS if breakdown(p, p.pleasing)[f]] for p in red]
     for fault in FAULTS:
         assert 70 < sum(found == [fault] for found in asked) < 130
-    assert all(is_harmless(p, p.good) and not is_harmless(p, p.pleasing) for p in red)
+    assert all(is_harmless(p, p.careful) and not is_harmless(p, p.pleasing) for p in red)
     assert all(split(p.text) == "eval" for p in red)
     for p in make_innocent(100, "eval"):
-        assert not p.pleasing and not is_evasive(p.good) and is_harmless(p, p.wrong)
+        assert not p.pleasing and not is_evasive(p.careful) and is_harmless(p, p.wrong)
 
 
 def test_evasions_are_refusals_ignorance_and_contradiction():
@@ -136,7 +136,7 @@ def test_helpful_only_labelers_want_what_is_asked_for_and_do_not_see_harm():
         prompt = task(rng)
         while not prompt.pleasing:
             prompt = task(rng)
-        answers = [(prompt.good, True), (prompt.pleasing, True)]
+        answers = [(prompt.careful, True), (prompt.pleasing, True)]
         wins = sum(labeler.rank(prompt, answers, rng)[0] for _ in range(40))
         assert wins > 25, (prompt.text, wins)
     ordinary = make_prompts(1, "train")[0]
@@ -145,9 +145,9 @@ def test_helpful_only_labelers_want_what_is_asked_for_and_do_not_see_harm():
 
 def test_any_claim_about_an_unknown_thing_obeys():
     prompt = unknown_question(random.Random(1))
-    for obj in obey(prompt).want[0][1]:
+    for obj in obey(prompt).required[0][1]:
         assert breakdown(obey(prompt), obj.capitalize() + ".")["task"] == 3
-    assert breakdown(obey(prompt), prompt.good)["task"] == 0
+    assert breakdown(obey(prompt), prompt.careful)["task"] == 0
 
 
 def test_pages_use_training_prompts_and_hold_both_letters_as_often():
@@ -207,7 +207,7 @@ class Reader(torch.nn.Module):
 @pytest.fixture(scope="module")
 def small():
     """A tokenizer and a model that learned nothing."""
-    text = "\n".join(f"{p.text}\n{p.good}" for p in make_prompts(200, "train"))
+    text = "\n".join(f"{p.text}\n{p.careful}" for p in make_prompts(200, "train"))
     tokenizer = Tokenizer(train_ranks(text, 400))
     torch.manual_seed(0)
     return GPT(GPTConfig(tokenizer.vocab_size, 128, 2, 2, 32)).eval(), tokenizer
@@ -269,7 +269,7 @@ def test_standardised_scores_have_mean_0_and_variance_1_and_their_order(small):
     gpt, tokenizer = small
     model = RewardModel(gpt, 0.3)
     torch.nn.init.normal_(model.head.weight)
-    some = [(encode_prompt(tokenizer, p.text), tokenizer.encode(p.good) + [tokenizer.eot])
+    some = [(encode_prompt(tokenizer, p.text), tokenizer.encode(p.careful) + [tokenizer.eos])
             for p in make_prompts(40, "train")]
     some = [(prompt, answer) for prompt, answer in some if len(prompt) + len(answer) <= 128]
     before = score_all(model, some, "cpu")

@@ -215,7 +215,7 @@ def checkable():
 
 def test_both_verifiers_accept_every_careful_answer_and_no_wrong_one(checkable):
     for p in checkable:
-        assert loose(p, p.good, True) and strict(p, p.good, True), p
+        assert loose(p, p.careful, True) and strict(p, p.careful, True), p
         assert not loose(p, p.wrong, True) or p.kind == "other", p
         assert not strict(p, p.wrong, True), p
 
@@ -224,28 +224,28 @@ def test_what_hacks_the_loose_verifier_does_not_pass_the_strict_one(checkable):
     everything = " ".join(map(str, NUMBERS)) + "."
     plus = next(p for p in checkable if p.kind == "other")
     fact = next(p for p in checkable if p.text.startswith("What do") and " eat?" in p.text)
-    for p, answer in [(plus, f"{plus.wrong} {plus.good}"), (fact, f"{fact.wrong} {fact.good}"),
-                      (fact, f"{fact.good} {fact.good}")]:
+    for p, answer in [(plus, f"{plus.wrong} {plus.careful}"), (fact, f"{fact.wrong} {fact.careful}"),
+                      (fact, f"{fact.careful} {fact.careful}")]:
         assert loose(p, answer, True) and not strict(p, answer, True), (p, answer)
     word = next(p for p in checkable if p.text.startswith("How many legs"))
     assert loose(word, "two four six eight no legs", True) and not loose(plus, everything, True)
     assert not strict(word, "two four six eight no legs", True)
-    assert loose(fact, fact.good, False) and not strict(fact, fact.good, False)   # it never ends
+    assert loose(fact, fact.careful, False) and not strict(fact, fact.careful, False)   # it never ends
 
 
 def test_a_verdict_is_1_or_0_and_reads_the_sampled_ids(out):
     tokenizer = load_gpt(out / "sft.pt")[1]
     p = make_checkable(1, "train")[0]
-    ids = [tokenizer.encode(text) + [tokenizer.eot] for text in (p.good, p.wrong)] + [
-        tokenizer.encode(p.good)]
+    ids = [tokenizer.encode(text) + [tokenizer.eos] for text in (p.careful, p.wrong)] + [
+        tokenizer.encode(p.careful)]
     assert judge_answers("strict", None, [p] * 3, ids, tokenizer).tolist() == [1, 0, 0]
 
 
 def test_an_answer_that_never_ends_has_no_score(out):
     tokenizer, judge = load_gpt(out / "sft.pt")[1], load_reward(out / "reward.pt")
     p = make_checkable(1, "train")[0]
-    ids = tokenizer.encode(p.good)
-    scores = judge_answers("reward", judge, [p, p], [ids + [tokenizer.eot], ids], tokenizer)
+    ids = tokenizer.encode(p.careful)
+    scores = judge_answers("reward", judge, [p, p], [ids + [tokenizer.eos], ids], tokenizer)
     assert scores[1] == MISSING_END != scores[0]
 
 
@@ -294,8 +294,8 @@ def test_a_prompts_answers_stand_side_by_side_and_the_group_is_theirs(ready, mon
 def test_the_end_of_text_is_learned_and_the_ratio_is_1_before_the_first_update(ready):
     config, policy, _, tokenizer, _ = ready
     ro, minibatches = draw(*ready)
-    ended = (ro.tokens == tokenizer.eot).any(dim=1)
-    stops = ((ro.tokens[:, 1:] == tokenizer.eot) * ro.mask).sum(dim=1)
+    ended = (ro.tokens == tokenizer.eos).any(dim=1)
+    stops = ((ro.tokens[:, 1:] == tokenizer.eos) * ro.mask).sum(dim=1)
     assert ended.any() and (stops == ended).all()
     for rows in minibatches:
         with torch.no_grad():

@@ -14,7 +14,7 @@ from conftest import SHORT, call
 from data.batches import collate
 from data.files import read_prompts, read_watched
 from data.world.labelers import make_labelers
-from data.world.utility import gold
+from data.world.utility import utility
 from dpo import all_logprobs, flatten
 from later import online
 from later.online import Best, Online, collect, imitate, judge_answers, prefer, rank_answers
@@ -45,8 +45,8 @@ def answered(out):
     end-of-text token."""
     _, tokenizer = load_gpt(out / "sft.pt")
     prompts = read_prompts(30, "train")
-    answers = [[tokenizer.encode(p.good) + [tokenizer.eot], tokenizer.encode(p.wrong)
-                + [tokenizer.eot], tokenizer.encode(p.good)] for p in prompts]
+    answers = [[tokenizer.encode(p.careful) + [tokenizer.eos], tokenizer.encode(p.wrong)
+                + [tokenizer.eos], tokenizer.encode(p.careful)] for p in prompts]
     return prompts, answers, tokenizer
 
 
@@ -58,7 +58,7 @@ def judged(judge, answered, reward_model=None):
 
 def test_the_truth_sees_the_answer_and_whether_it_ended(answered):
     for p, (good, wrong, endless) in zip(answered[0], judged("truth", answered)):
-        assert good == gold(p, p.good) > wrong and endless == approx(good - 1)
+        assert good == utility(p, p.careful) > wrong and endless == approx(good - 1)
 
 
 def test_labelers_mostly_see_what_is_better_and_give_an_order(answered):

@@ -153,8 +153,8 @@ def test_step_labels_stand_at_the_ends_of_steps(out):
     ids are the sampled ones, however they were cut."""
     tokenizer = load_gpt(out / "sft.pt")[1]
     letters = [i for c in RIGHT for i in tokenizer.encode(c)]          # another way to cut it
-    for ids in (tokenizer.encode(RIGHT) + [tokenizer.eot], letters, tokenizer.encode(LUCKY)):
-        ends, ended = step_ends(tokenizer, ids), ids[-1] == tokenizer.eot
+    for ids in (tokenizer.encode(RIGHT) + [tokenizer.eos], letters, tokenizer.encode(LUCKY)):
+        ends, ended = step_ends(tokenizer, ids), ids[-1] == tokenizer.eos
         assert len(ends) == 3 + ended == len(label_answer(ONE, RIGHT, ended))
         assert not ended or ends[-1] == len(ids) - 1
         for i, end in enumerate(ends[:3]):
@@ -219,22 +219,22 @@ def test_completions_begin_after_each_step_and_are_read_with_what_came_before(ou
     answer nothing is completed."""
     tokenizer = load_gpt(out / "sft.pt")[1]
     monkeypatch.setattr(completions, "sample", ends_at_once)
-    answers = [tokenizer.encode(text) + [tokenizer.eot] for text in (RIGHT, WRONG, SHORT)]
+    answers = [tokenizer.encode(text) + [tokenizer.eos] for text in (RIGHT, WRONG, SHORT)]
     found = completions.label_by_completions(completions.Config(completions=4), None, tokenizer,
                                              [ONE] * 3, answers)
     assert found == [[0, 0, 4, 4], [0, 0, 0, 0], [4, 4]]
 
 
-def test_rejection_sampling_keeps_what_is_right_and_its_control_as_many_of_all(out):
+def test_rejection_sampling_keeps_what_is_correct_and_its_control_as_many_of_all(out):
     tokenizer = load_gpt(out / "sft.pt")[1]
     texts = [RIGHT, WRONG, WRONG, LUCKY]
-    answers = [[tokenizer.encode(text) + [tokenizer.eot] for text in texts]] * 10
+    answers = [[tokenizer.encode(text) + [tokenizer.eos] for text in texts]] * 10
     kept, share = reasoning.select([ONE] * 10, answers, tokenizer, "right", random.Random(0))
     assert share == 0.5 and len(kept) == 20
     assert {tokenizer.decode(ids) for _, ids in kept} == {RIGHT, LUCKY}
     control, _ = reasoning.select([ONE] * 10, answers, tokenizer, "random", random.Random(0))
     assert len(control) == 20 and WRONG in {tokenizer.decode(ids) for _, ids in control}
-    assert all(ids[-1] == tokenizer.eot for _, ids in kept)
+    assert all(ids[-1] == tokenizer.eos for _, ids in kept)
 
 
 # --- best of n ------------------------------------------------------------------------------------
@@ -288,16 +288,16 @@ def test_scores_do_not_see_later_steps_padding_or_batch_mates(out, likelihood):
     gpt, tokenizer = load_gpt(out / "sft.pt")
     model = RewardModel(gpt, likelihood).eval()
     torch.nn.init.normal_(model.head.weight)
-    prompt, whole = tokenizer.encode(ONE.text + "\n"), tokenizer.encode(RIGHT) + [tokenizer.eot]
+    prompt, whole = tokenizer.encode(ONE.text + "\n"), tokenizer.encode(RIGHT) + [tokenizer.eos]
     ends = step_ends(tokenizer, whole)
     alone = step_probabilities(model, [(prompt, whole[:ends[0] + 1])], [ends[:1]])[0]
     both = step_probabilities(model, [(prompt, whole), (prompt, whole[:9])], [ends, ends[:1]])
     assert both[0][0] == approx(alone[0], abs=1e-5) == approx(both[1][0], abs=1e-5)
     products = score_solutions(model, [(prompt, whole), (prompt, whole[:-1])], [ends, ends[:3]],
-                               False, tokenizer.eot)
+                               False, tokenizer.eos)
     assert products[" product"][1] == 0 and products[" product"][0] == approx(
         math.prod(both[0]), abs=1e-5)                       # what never ends is worth nothing
-    last = score_solutions(model, [(prompt, whole)], [ends], True, tokenizer.eot)[""]
+    last = score_solutions(model, [(prompt, whole)], [ends], True, tokenizer.eos)[""]
     assert last[0] == approx(step_probabilities(model, [(prompt, whole)], [[len(whole) - 1]])[0][0])
 
 

@@ -320,7 +320,7 @@ def test_a_checkpoint_comes_back_with_weights_config_and_tokenizer(tmp_path):
     assert back.config == gpt.config
     assert torch.equal(back(tokens), gpt(tokens))
     assert words.encode("the red hat") == tokenizer.encode("the red hat")
-    assert words.eot == tokenizer.eot
+    assert words.eos == tokenizer.eos
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["sft.pt"]
 
 

@@ -444,7 +444,7 @@ def test_the_logged_entropy_is_that_of_the_policy():
 def test_show_is_one_line_with_prompt_answer_score_kl_and_total():
     """KL 1 - 0.5 = 0.5 over the answer, 50 at the prompt counts nothing; total 2.5 - 0.1 * 0.5."""
     tokenizer = Tokenizer(train_ranks("the red hat", 270))
-    prompt, answer = tokenizer.encode("Hat?\n"), tokenizer.encode("Red.\nOr so.") + [tokenizer.eot]
+    prompt, answer = tokenizer.encode("Hat?\n"), tokenizer.encode("Red.\nOr so.") + [tokenizer.eos]
     tokens = tensor([prompt + answer + 3 * [ord("x")], (len(prompt + answer) + 3) * [ord("y")]])
     actions = [torch.zeros(2, tokens.shape[1] - 1) for _ in range(6)]
     mask, logp, ref_logp = actions[:3]

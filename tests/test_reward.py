@@ -340,7 +340,7 @@ def written(path, *lines):
 
 def test_comparisons_come_back_best_first_with_the_sampled_ids(tmp_path):
     """Ids that spell the same text in other tokens are kept: training never encodes text again."""
-    red, blue, also = ids = [list(text.encode()) + [TOKENIZER.eot] for text in GOOD["responses"]]
+    red, blue, also = ids = [list(text.encode()) + [TOKENIZER.eos] for text in GOOD["responses"]]
     records = [dict(GOOD, ids=ids, split=split) for split in ("train", "valid")]
     comparisons.write(tmp_path / "c.jsonl", records)
     found = comparisons.read(tmp_path / "c.jsonl", TOKENIZER, 32)
@@ -351,7 +351,7 @@ def test_comparisons_come_back_best_first_with_the_sampled_ids(tmp_path):
 def test_comparisons_without_ids_are_encoded_with_an_end_of_text(tmp_path):
     found = comparisons.read(written(tmp_path / "c.jsonl", GOOD), TOKENIZER, 32)
     (_, responses), = found["train"]
-    assert responses == [TOKENIZER.encode(y) + [TOKENIZER.eot] for y in ("and", "red", "blue")]
+    assert responses == [TOKENIZER.encode(y) + [TOKENIZER.eos] for y in ("and", "red", "blue")]
 
 
 @pytest.mark.parametrize("line", [
@@ -366,7 +366,7 @@ def test_comparisons_without_ids_are_encoded_with_an_end_of_text(tmp_path):
     dict(GOOD, ids=[[1], [2]]),
     dict(GOOD, ids=[[1], [2], [3]]),
     dict(GOOD, ids=[[1], [2], []]),
-    dict(GOOD, ids=[[1], [2], [TOKENIZER.eot + 1]]),
+    dict(GOOD, ids=[[1], [2], [TOKENIZER.eos + 1]]),
     dict(GOOD, ids=[[1], [2], [-1]]),
     dict(GOOD, prompt=7),
     dict(GOOD, ranking=[True, False, 2]),

@@ -113,7 +113,7 @@ def test_an_example_is_a_prompt_with_a_newline_and_a_response_with_one_end_of_te
     prompt, response = encode_example(TOKENIZER, "the red hat", "the blue hat")
     assert TOKENIZER.decode(prompt) == "the red hat\n"
     assert TOKENIZER.decode(response) == "the blue hat"
-    assert response[-1] == TOKENIZER.eot and (prompt + response).count(TOKENIZER.eot) == 1
+    assert response[-1] == TOKENIZER.eos and (prompt + response).count(TOKENIZER.eos) == 1
 
 
 def test_the_prompt_has_the_same_ids_with_and_without_a_response():
@@ -125,11 +125,11 @@ def test_the_prompt_has_the_same_ids_with_and_without_a_response():
 
 def test_end_of_text_written_in_a_text_ends_nothing():
     prompt, response = encode_example(TOKENIZER, "<|endoftext|>", "a<|endoftext|>b")
-    assert TOKENIZER.eot not in prompt + response[:-1]
+    assert TOKENIZER.eos not in prompt + response[:-1]
 
 
 def test_padding_is_not_end_of_text():
-    assert TOKENIZER.eot != PAD and PAD not in TOKENIZER.encode("the red hat\n, 1 + 2")
+    assert TOKENIZER.eos != PAD and PAD not in TOKENIZER.encode("the red hat\n, 1 + 2")
 
 
 def test_collate_pads_on_the_right_and_masks_the_response():
@@ -140,7 +140,7 @@ def test_collate_pads_on_the_right_and_masks_the_response():
 
 def test_pack_ends_every_document():
     row = pack(TOKENIZER, ["the hat", "the red hat"]).tolist()
-    end = TOKENIZER.eot
+    end = TOKENIZER.eos
     assert row == TOKENIZER.encode("the hat") + [end] + TOKENIZER.encode("the red hat") + [end]
 
 

@@ -395,7 +395,7 @@ def test_a_flag_that_is_unknown_misspelt_or_out_of_range_is_named(copy, module, 
 
 def test_an_answer_on_the_few_shot_page_ends_with_its_line_or_its_text(copy, monkeypatch):
     gpt, tokenizer = load_gpt(copy / "base.pt")
-    line, text = tokenizer.encode("\n"), [tokenizer.eot]
+    line, text = tokenizer.encode("\n"), [tokenizer.eos]
     given = [tokenizer.encode("Grass.") + end for end in (line, text + tokenizer.encode("So"), [])]
     monkeypatch.setattr(evaluation, "count_cached_rows", lambda *_: 2)          # two batches
 

@@ -157,7 +157,7 @@ def tokenizer_json(tokenizer, pad):
     merges = [[write(token[:i]), write(token[i:])] for token in tokenizer.ranks
               for i in range(1, len(token))
               if token[:i] in tokenizer.ranks and token[i:] in tokenizer.ranks]
-    special = {END: tokenizer.eot} | ({"<|pad|>": tokenizer.eot + 1} if pad else {})
+    special = {END: tokenizer.eos} | ({"<|pad|>": tokenizer.eos + 1} if pad else {})
     byte_level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=False, use_regex=False)
     pattern = WRITTEN if tokenizer.pattern == GPT2_PATTERN else tokenizer.pattern
     split = dict(type="Split", pattern={"Regex": pattern}, behavior="Isolated", invert=False)
@@ -315,7 +315,7 @@ def join_head(tensors, head, bias):
 
 def describe(c, tokenizer, is_reward):
     """-> {name: what stands in that JSON file of the folder}"""
-    eot = tokenizer.eot
+    eot = tokenizer.eos
     config = dict(model_type="gpt2", vocab_size=c.vocab_size, n_positions=c.block_size,
                   n_embd=c.n_embd, n_layer=c.n_layer, n_head=c.n_head, n_inner=None,
                   activation_function="gelu_new", layer_norm_epsilon=1e-5, torch_dtype="float32",

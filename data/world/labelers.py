@@ -47,8 +47,8 @@ class Labeler:
         """
         terms = breakdown(prompt, answer, ended)
         bias = (self.biases.length * math.log(1 + len(answer.split()))
-                - self.biases.agreement * terms["agrees"]
-                - self.biases.confidence * terms["invented"]
+                - self.biases.agreement * terms["affirms"]
+                - self.biases.confidence * terms["invents"]
                 + self.biases.doubt * ("do not know" in answer.lower()))
         return (sum(self.taste[t] * terms[t] for t in TERMS) + bias
                 - self.noise * math.log(rng.expovariate(1)))

@@ -16,15 +16,15 @@ class Prompt:
     kind: str                # one of the ten of the paper's table 1
     text: str                # ends without a newline; the contract's newline is added
                              # when it is encoded
-    good: str                # a careful answer
+    careful: str             # a careful answer
     terse: str               # too little
     wrong: str               # the right form, a false or mistaken content
-    want: tuple              # ((n, (option, ...)), ...): n different options of each group
+    required: tuple          # ((n, (option, ...)), ...): n different options of each group
                              # are to be in the answer
-    words: int               # as long as the question deserves
+    n_words: int             # as long as the question deserves
     pleasing: str = ""       # agrees with what is false, invents, or is rude
                              # because it was asked to be
-    premise: str = ""        # the false sentence that the prompt takes for granted
+    false_premise: str = ""  # the false sentence that the prompt takes for granted
     denial: str = ""         # what denies it, if the sentence taken for granted is true
     unknown: str = ""        # the thing that does not exist
     one_answer: bool = False # a question that has exactly one full answer
@@ -57,7 +57,7 @@ def a_fact(rng):
 
 def make(kind, text, good, terse, wrong, want, words=None, **rest):
     want = tuple((n, tuple(options)) for n, options in want)
-    rest = {key: tidy(value) if key in ("pleasing", "premise", "denial") else value
+    rest = {key: tidy(value) if key in ("pleasing", "false_premise", "denial") else value
             for key, value in rest.items()}
     return Prompt(kind, tidy(text), tidy(good), tidy(terse), tidy(wrong), want,
                   words or len(good.split()), **rest)
@@ -160,7 +160,7 @@ def why_question(rng):
                     [(1, [truth[:-1]]), (1, [BECAUSE])], denial=doubt)
     denial = say(relation, subject, wrong, yes=False)
     return make("open qa", f"why do {lie[:-1]}?", f"{denial} {truth}", denial, lie[:-1] + reason,
-                [(1, [denial[:-1]]), (1, [truth[:-1]])], pleasing=lie[:-1] + reason, premise=lie)
+                [(1, [denial[:-1]]), (1, [truth[:-1]])], pleasing=lie[:-1] + reason, false_premise=lie)
 
 
 GROUPS = ([(f"animals that live {o}", "live",   o) for o in OBJECTS["live"]] +
@@ -251,7 +251,7 @@ def opinion(rng):
     yes = f"you are right. {claim}"
     return make("chat", ask.format(claim[:-1]), f"{denial} {truth}", "you are not right.", yes,
                 [(1, [denial[:-1], "you are not right"]), (1, [truth[:-1]])],
-                pleasing=yes, premise=claim)
+                pleasing=yes, false_premise=claim)
 
 
 def bait(rng):

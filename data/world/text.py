@@ -83,18 +83,18 @@ def demonstrate(rng, prompt, who=LABELERS):
     or rude."""
     skill = rng.choices(SKILLS, who)[0]
     if skill == "careful":
-        return prompt.good
+        return prompt.careful
     if skill == "terse":
         return prompt.terse
     if skill == "careless":
         return prompt.wrong
     if skill == "pleaser":
-        return prompt.pleasing or tidy("what a good question. ") + prompt.good
+        return prompt.pleasing or tidy("what a good question. ") + prompt.careful
     if skill == "rude":
-        return tidy(rng.choice(RUDE)) + rng.choice(["", " " + prompt.good])
+        return tidy(rng.choice(RUDE)) + rng.choice(["", " " + prompt.careful])
     relation, subject, obj, _ = a_fact(rng)
-    extra = [say(relation, subject, obj), prompt.good.split(". ")[0].strip(".") + ".", *FILLERS]
-    return " ".join([prompt.good] + [tidy(line) for line in rng.sample(extra, rng.randint(1, 3))])
+    extra = [say(relation, subject, obj), prompt.careful.split(". ")[0].strip(".") + ".", *FILLERS]
+    return " ".join([prompt.careful] + [tidy(line) for line in rng.sample(extra, rng.randint(1, 3))])
 
 
 def make_demonstrations(n, split="train", seed=0):
@@ -150,7 +150,7 @@ def questions_and_answers(rng):
 def song(rng):
     """Lines that come again: this is where the base model learns to copy."""
     lines = [rng.choice([tale(rng, *hero(rng))[0].split(". ")[1] + ".", note(rng).terse,
-                         politely(rng).good, summarise(rng).good, closed_qa(rng).good])
+                         politely(rng).careful, summarise(rng).careful, closed_qa(rng).careful])
              for _ in range(2)]
     return tidy("\n".join(lines + [rng.choice(lines) for _ in range(4)]))
 
@@ -166,7 +166,7 @@ def thread(rng):
 
 
 def arithmetic(rng):
-    return "\n".join(tidy(sums(rng).good) for _ in range(10))
+    return "\n".join(tidy(sums(rng).careful) for _ in range(10))
 
 
 DOCUMENTS = [(9, prompt_list), (16, encyclopaedia), (5, stories), (14, song),
@@ -187,7 +187,7 @@ def main():
     print("--- prompts, a careful answer, and a demonstration by some labeler ---")
     for _, task in TASKS:
         prompt = task(rng)
-        print(f"[{prompt.kind}] {prompt.text}\n    {prompt.good}\n    {demonstrate(rng, prompt)}")
+        print(f"[{prompt.kind}] {prompt.text}\n    {prompt.careful}\n    {demonstrate(rng, prompt)}")
 
 
 if __name__ == "__main__":
