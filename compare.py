@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.batches import encode_response
-from data.comparisons import write_comparison
+from data.comparisons import rank_agreement, write_comparison
 from data.files import read_prompts
-from data.world.labelers import Biases, make_labelers, measure_agreement
+from data.world.labelers import Biases, make_labelers
 from data.world.person import Person
 from data.world.text import demonstrate
 from data.world.utility import utility
@@ -43,15 +43,17 @@ class Config(Flags):
     doubt_bias: float = 0.0        # what they add for "I do not know"
 
 
-def sample_answers(config, model, tokenizer, prompts, rng, title):
-    """Yields (prompt, token ids of its answers): a demonstration and K - 1 samples, without
-    repetitions."""
-    counts, texts = [], []
+def collect(config, model, tokenizer, prompts, labelers, split):
+    """Yields records of comparisons.jsonl."""
+    rng = random.Random(f"collect {split} {config.seed}")
+    heldout_labelers = make_labelers("held-out")
+    texts, counts = [], []
     for prompt in prompts:
         K = config.k or rng.randint(4, 9)
-        counts.append(K)
         texts += [prompt.text] * (K - 1)
-    samples = iter(respond(model, tokenizer, texts, config.max_new_tokens, title=title))
+        counts.append(K)
+    samples = iter(respond(model, tokenizer, texts, config.max_new_tokens,              # 1 sample
+                           title=f"compare, {split}"))
     for prompt, K in zip(prompts, counts):
         # differs from the paper: one of the K answers is a labeler's demonstration
         responses = [encode_response(tokenizer, demonstrate(rng, prompt))]
@@ -59,30 +61,21 @@ def sample_answers(config, model, tokenizer, prompts, rng, title):
             response = next(samples)
             if response not in responses:                    # equal answers would be ties
                 responses.append(response)
-        yield prompt, responses
-
-
-def collect(config, model, tokenizer, prompts, labelers, split):
-    """Yields (prompt, answers [(text, ended)], record of comparisons.jsonl)."""
-    rng = random.Random(f"collect {split} {config.seed}")
-    samples = sample_answers(config, model, tokenizer, prompts, rng, f"compare, {split}")
-    for prompt, responses in samples:                                                   # 1 sample
-        if len(responses) < 2:
+        if len(responses) == 1:
             continue                                         # nothing to compare
         answers = []
         for response in responses:
             answers.append((tokenizer.decode(response), response[-1] == tokenizer.eos))
         labeler = rng.choice(labelers)
-        ranking = labeler.rank(prompt, answers, rng)                                    # 2 rank
-        yield prompt, answers, dict(
-            prompt=prompt.text, responses=[text for text, _ in answers], ranking=ranking,
-            ids=responses, labeler=labeler.name, split=split)
-
-
-def add_ground_truth(prompt, answers, record, labelers, rng):
-    """What eval.py compares the reward model with, on held-out comparisons only."""
-    record["utilities"] = [utility(prompt, text, ended) for text, ended in answers]
-    record["heldout_ranking"] = rng.choice(labelers).rank(prompt, answers, rng)
+        record = dict(prompt=prompt.text, responses=[text for text, _ in answers], ids=responses,
+                      ranking=labeler.rank(prompt, answers, rng),                       # 2 rank
+                      labeler=labeler.name, split=split)
+        if split == "valid":                                 # only for measuring
+            record["second_ranking"] = rng.choice(labelers).rank(prompt, answers, rng)
+            record["heldout_rankings"] = [labeler.rank(prompt, answers, rng)
+                                          for labeler in rng.sample(heldout_labelers, 2)]
+            record["utilities"] = [utility(prompt, text, ended) for text, ended in answers]
+        yield record
 
 
 def label_by_hand(config, model, tokenizer):
@@ -90,35 +83,30 @@ def label_by_hand(config, model, tokenizer):
     config = replace(config, k=2, seed=time.time_ns())
     prompts = read_prompts(20, "train", config.seed)
     with open(f"{config.out}/labels.jsonl", "a", encoding="utf-8") as file:
-        for _, _, record in collect(config, model, tokenizer, prompts, [Person()], "train"):
+        for record in collect(config, model, tokenizer, prompts, [Person()], "train"):
             write_comparison(file, record)
             file.flush()
 
 
 def collect_from_labelers(config, model, tokenizer):
-    start_time = time.time()
+    path, start_time = Path(config.out) / "comparisons.jsonl", time.time()
     labelers = make_labelers("train", Biases(config.length_bias, config.agreement_bias,
                                              config.confidence_bias, config.doubt_bias))
-    heldout_labelers = make_labelers("held-out")
-    train_prompts = read_prompts(config.prompts, "train", config.seed)
-    valid_prompts = read_prompts(config.heldout_prompts, "valid", config.seed)
-    train = list(collect(config, model, tokenizer, train_prompts, labelers, "train"))
-    valid = list(collect(config, model, tokenizer, valid_prompts, labelers, "valid"))
-    rng = random.Random(f"ground truth {config.seed}")
-    for prompt, answers, record in valid:
-        add_ground_truth(prompt, answers, record, heldout_labelers, rng)
-
-    path = Path(config.out) / "comparisons.jsonl"
+    records = []
+    for split, n in (("train", config.prompts), ("valid", config.heldout_prompts)):
+        prompts = read_prompts(n, split, config.seed)
+        records += collect(config, model, tokenizer, prompts, labelers, split)
     with atomic_write(path) as file:
-        for _, _, record in train + valid:
+        for record in records:
             write_comparison(file, record)
-    judged = [(prompt, answers) for prompt, answers, _ in (train + valid)[-1000:]]
-    agreement = measure_agreement(labelers, judged, random.Random(0))
+
+    valid = [record for record in records if record["split"] == "valid"]
+    agreement = rank_agreement([(record["ranking"], record["second_ranking"]) for record in valid])
     seconds = time.time() - start_time
     with atomic_write(Path(config.out) / "metrics" / "compare.jsonl") as file:
         file.write(json.dumps(dict(step=-1, agreement=agreement, seconds=seconds)) + "\n")
-    print(f"{path}: {len(train + valid):,} rankings; two labelers agree on {agreement:.1%} of "
-          f"pairs, in {seconds:.0f} s")
+    print(f"{path}: {len(records):,} rankings; two labelers agree on {agreement:.1%} of pairs, "
+          f"in {seconds:.0f} s")
 
 
 def main():

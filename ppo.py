@@ -34,7 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.batches import batch_by_length, encode_prompt, in_length_batches, pack, sample_windows
+from data.batches import drop_long, encode_prompt, in_length_batches, pack, sample_windows
 from data.files import is_small_world, read_documents, read_prompts
 from generate import watch
 from model import last_index, masked_mean, sample, token_logprobs
@@ -157,11 +157,6 @@ class Rollout(NamedTuple):
     advantages: Tensor      # (B, T-1)  whitened
     returns: Tensor         # (B, T-1)  target of the value function
 
-    def select(self, rows):
-        """The episodes `rows`, cut to the longest of them."""
-        T = int(last_index(self.mask[rows]).max()) + 2
-        return Rollout(self.tokens[rows, :T], *(x[rows, :T - 1] for x in self[1:]))
-
 
 @torch.no_grad()
 def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
@@ -250,18 +245,6 @@ def update_average(average, policy, decay):
 # --- main -----------------------------------------------------------------------------------------
 
 
-def load_prompts(config, tokenizer, block_size):
-    """-> training prompts (lists of token ids) that leave room for a response"""
-    prompts = []
-    for prompt in read_prompts(config.prompts, "train", config.seed):
-        ids = encode_prompt(tokenizer, prompt.text)
-        if len(ids) + config.max_new_tokens <= block_size:
-            prompts.append(ids)
-    check(prompts, f"no prompt leaves room for {config.max_new_tokens} tokens in a context of "
-                   f"{block_size}; lower --max-new-tokens")
-    return prompts
-
-
 def train(config, policy, value_fn, score_fn, tokenizer, device):
     """score_fn: tokens, response mask (B, T) -> (B,); the reward model, or any other function"""
     ref = copy.deepcopy(policy).requires_grad_(False)
@@ -269,25 +252,26 @@ def train(config, policy, value_fn, score_fn, tokenizer, device):
     policy_adam = make_adam(policy.parameters(), config.lr)
     value_adam = make_adam(value_fn.parameters(), config.value_lr)
     T = policy.config.block_size
-    prompts = load_prompts(config, tokenizer, T)
+    prompts = []
+    for prompt in read_prompts(config.prompts, "train", config.seed):
+        prompts.append((encode_prompt(tokenizer, prompt.text), []))
+    prompts = drop_long(prompts, T - config.max_new_tokens, "prompts")
+    watched_prompts = read_prompts(200, "valid", config.seed) if is_small_world(config.prompts) else []
     text = None
     if config.ptx:
         documents = pack(tokenizer, read_documents(config.documents, config.seed)).to(device)
-    watched_prompts = []
-    if is_small_world(config.prompts):
-        watched_prompts = read_prompts(200, "valid", config.seed)
 
     run = Run(config, "ppo_ptx" if config.ptx else "ppo", config.iterations, policy=policy,
               value_fn=value_fn, average=average, policy_adam=policy_adam, value_adam=value_adam)
     for iteration in range(run.first_step, config.iterations):
-        queries = [prompts[i] for i in torch.randint(len(prompts), (config.episodes,))]
+        queries = [prompts[i][0] for i in torch.randint(len(prompts), (config.episodes,))]
         batch, metrics = rollout(config, policy, ref, value_fn, score_fn, queries, tokenizer.eos)
 
         scale_lr(policy_adam, min(1, 0.1 + 0.9 * iteration / 10))                    # warm-up
-        lengths = last_index(batch.mask).tolist()
-        for rows in batch_by_length(lengths, config.minibatch):
-            minibatch = batch.select(rows)
+        for rows in torch.randperm(config.episodes).split(config.minibatch):
+            minibatch = Rollout(*(x[rows] for x in batch))
             if config.ptx:
+                # differs from the paper: one context of text per two episodes; there 8 per episode
                 text, _ = sample_windows(documents, (len(rows) + 1) // 2, T)
             metrics |= update_policy(config, policy, policy_adam, minibatch, text)
             metrics |= update_value_fn(config, value_fn, value_adam, minibatch)

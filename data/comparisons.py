@@ -5,8 +5,9 @@
 
 `ranking` holds indices of responses, best first. `ids` are the token ids that were sampled;
 training uses them because re-encoding the text may give other ids. Held-out comparisons also have
-`utilities` and `heldout_ranking`, which only eval.py reads. Comparisons of your own need
-{"prompt", "responses", "ranking"}, {"prompt", "chosen", "rejected"} or HH's {"chosen", "rejected"}.
+`second_ranking`, `heldout_rankings` and `utilities`, which only serve for measuring. Comparisons of
+your own need {"prompt", "responses", "ranking"}, {"prompt", "chosen", "rejected"}, or, as in HH,
+{"chosen", "rejected"}.
 """
 
 import itertools
@@ -120,6 +121,20 @@ def pair_accuracy(predicted, target):
 
 
 def label_accuracy(predicted):
-    """pair_accuracy with the labels as the target: responses are best first, so their ranks
-    0, -1, -2, ... are values of which a higher one is better."""
-    return pair_accuracy(predicted, [range(0, -len(values), -1) for values in predicted])
+    """pair_accuracy with the labels as the target: responses are best first."""
+    return pair_accuracy(predicted, [rank_values(range(len(values))) for values in predicted])
+
+
+def rank_agreement(pairs_of_rankings):
+    """pair_accuracy of one labeler with another one's ranking as the target."""
+    first, second = zip(*pairs_of_rankings)
+    return pair_accuracy([rank_values(r) for r in first], [rank_values(r) for r in second])
+
+
+def rank_values(ranking):
+    """A ranking, best first -> a value for each response, higher is better: [2, 0, 1] -> [-1, -2, 0]
+    """
+    values = [0] * len(ranking)
+    for rank, i in enumerate(ranking):
+        values[i] = -rank
+    return values
