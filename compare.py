@@ -46,6 +46,7 @@ class Config(Flags):
 def collect(config, model, tokenizer, prompts, labelers, split):
     """Yields records of comparisons.jsonl."""
     rng = random.Random(f"collect {split} {config.seed}")
+    measuring_rng = random.Random(f"measure {config.seed}")
     heldout_labelers = make_labelers("held-out")
     texts, counts = [], []
     for prompt in prompts:
@@ -71,9 +72,11 @@ def collect(config, model, tokenizer, prompts, labelers, split):
                       ranking=labeler.rank(prompt, answers, rng),                       # 2 rank
                       labeler=labeler.name, split=split)
         if split == "valid":                                 # only for measuring
-            record["second_ranking"] = rng.choice(labelers).rank(prompt, answers, rng)
-            record["heldout_rankings"] = [labeler.rank(prompt, answers, rng)
-                                          for labeler in rng.sample(heldout_labelers, 2)]
+            second = measuring_rng.choice(labelers)
+            third, fourth = measuring_rng.sample(heldout_labelers, 2)
+            record["second_ranking"] = second.rank(prompt, answers, measuring_rng)
+            record["heldout_rankings"] = [third.rank(prompt, answers, measuring_rng),
+                                          fourth.rank(prompt, answers, measuring_rng)]
             record["utilities"] = [utility(prompt, text, ended) for text, ended in answers]
         yield record
 

@@ -5,7 +5,7 @@ The optimum of step 3's objective (without the ptx term) is
     policy(y|x) = ref(y|x) exp(r(x, y) / beta) / Z(x)                                 (DPO eq. 4)
 
 so r(x, y) = beta log(policy(y|x) / ref(y|x)) + beta log Z(x)                         (DPO eq. 5).
-In the loss of the reward model (reward.py) beta log Z(x) cancels, which leaves a loss of the policy:
+In the reward model's loss (reward.py) beta log Z(x) cancels, which leaves a loss of the policy:
 
     loss = -E[ log sigmoid( beta log(policy(y_w|x) / ref(y_w|x))
                           - beta log(policy(y_l|x) / ref(y_l|x)) ) ]                  (DPO eq. 7)

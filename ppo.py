@@ -34,7 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.batches import drop_long, encode_prompt, in_length_batches, pack, sample_windows
+from data.batches import encode_prompts, in_length_batches, pack, sample_windows
 from data.files import is_small_world, read_documents, read_prompts
 from generate import watch
 from model import last_index, masked_mean, sample, token_logprobs
@@ -160,8 +160,8 @@ class Rollout(NamedTuple):
 
 @torch.no_grad()
 def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
-    """Steps 1 to 4 for a list of prompts (token ids). score_fn: tokens, response mask (B, T) -> (B,)
-    -> Rollout, stats {name: ()}"""
+    """Steps 1 to 4 for a list of prompts (token ids). score_fn: tokens, response mask (B, T) ->
+    scores (B,). -> Rollout, stats {name: ()}"""
     # 1 sample
     tokens, response_mask = sample(policy, prompts, config.max_new_tokens, eos=eos)
     mask = response_mask[:, 1:]
@@ -246,26 +246,26 @@ def update_average(average, policy, decay):
 
 
 def train(config, policy, value_fn, score_fn, tokenizer, device):
-    """score_fn: tokens, response mask (B, T) -> (B,); the reward model, or any other function"""
+    """score_fn: tokens, response mask (B, T) -> scores (B,); the reward model's or any other."""
     ref = copy.deepcopy(policy).requires_grad_(False)
     average = copy.deepcopy(policy).requires_grad_(False)
     policy_adam = make_adam(policy.parameters(), config.lr)
     value_adam = make_adam(value_fn.parameters(), config.value_lr)
     T = policy.config.block_size
-    prompts = []
-    for prompt in read_prompts(config.prompts, "train", config.seed):
-        prompts.append((encode_prompt(tokenizer, prompt.text), []))
-    prompts = drop_long(prompts, T - config.max_new_tokens, "prompts")
-    watched_prompts = read_prompts(200, "valid", config.seed) if is_small_world(config.prompts) else []
-    text = None
+    texts = [prompt.text for prompt in read_prompts(config.prompts, "train", config.seed)]
+    prompts = encode_prompts(tokenizer, texts, T - config.max_new_tokens)
+    watched_prompts, text = [], None
+    if is_small_world(config.prompts):
+        watched_prompts = read_prompts(200, "valid", config.seed)
     if config.ptx:
         documents = pack(tokenizer, read_documents(config.documents, config.seed)).to(device)
 
     run = Run(config, "ppo_ptx" if config.ptx else "ppo", config.iterations, policy=policy,
               value_fn=value_fn, average=average, policy_adam=policy_adam, value_adam=value_adam)
     for iteration in range(run.first_step, config.iterations):
-        queries = [prompts[i][0] for i in torch.randint(len(prompts), (config.episodes,))]
-        batch, metrics = rollout(config, policy, ref, value_fn, score_fn, queries, tokenizer.eos)
+        batch_prompts = [prompts[i] for i in torch.randint(len(prompts), (config.episodes,))]
+        batch, metrics = rollout(config, policy, ref, value_fn, score_fn, batch_prompts,
+                                 tokenizer.eos)
 
         scale_lr(policy_adam, min(1, 0.1 + 0.9 * iteration / 10))                    # warm-up
         for rows in torch.randperm(config.episodes).split(config.minibatch):
@@ -281,7 +281,9 @@ def train(config, policy, value_fn, score_fn, tokenizer, device):
         run.log(iteration, **metrics)
         if iteration % 10 == 9:
             run.save(iteration)
-    run.finish(average, tokenizer,
+
+    _, stats = rollout(config, average, ref, value_fn, score_fn, prompts[:256], tokenizer.eos)
+    run.finish(average, tokenizer, score=stats["score"], kl=stats["kl"],
                **watch(average, tokenizer, watched_prompts, config.max_new_tokens, config.seed))
 
 

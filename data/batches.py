@@ -37,6 +37,17 @@ def collate(examples, device="cpu"):
     return tokens.to(device), mask.to(device)
 
 
+def encode_prompts(tokenizer, texts, max_length):
+    """-> the prompts (lists of token ids) of at most max_length tokens"""
+    prompts = [encode_prompt(tokenizer, text) for text in texts]
+    fitting = [ids for ids in prompts if len(ids) <= max_length]
+    if len(fitting) < len(prompts):
+        print(f"{len(prompts) - len(fitting)} of {len(prompts)} prompts are longer than "
+              f"{max_length} tokens, leave no room for a response and are left out")
+    check(fitting, "no prompt leaves room for a response; lower --max-new-tokens")
+    return fitting
+
+
 def drop_long(examples, max_length, name):
     """[(prompt ids, response ids)] without those longer than the context."""
     fitting = []
