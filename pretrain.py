@@ -57,9 +57,8 @@ def trapezoid(progress):
 
 def main():
     config = read_flags(__doc__, Config)
-    check(config.n_embd % (2 * config.n_head) == 0 or config.n_embd % config.n_head == 0 and
-          config.n_embd % 2 == 0, f"--n-embd {config.n_embd} must be even and a multiple of "
-          f"--n-head {config.n_head}")
+    check(config.n_embd % config.n_head == 0 and config.n_embd % 2 == 0,
+          f"--n-embd {config.n_embd} must be even and a multiple of --n-head {config.n_head}")
     device = setup(config)
     documents = read_documents(config.documents, config.seed)
     # 2,000 documents suffice for learning the merges; one token of the vocabulary is end-of-text

@@ -29,7 +29,7 @@ def load_checkpoint(path, build_model, device):
         model.load_state_dict(checkpoint["weights"])
     except RuntimeError:
         fail(f"{path} does not hold a {type(model).__name__}; a reward model is not a policy")
-    return model.eval(), Tokenizer.from_state(checkpoint["tokenizer"])
+    return model.eval(), Tokenizer(**checkpoint["tokenizer"])
 
 
 def load_gpt(path, device="cpu"):
