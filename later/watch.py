@@ -1,92 +1,84 @@
-"""What is measured of a policy while it is trained and at the end; training never sees it.
+"""Measures a policy during and after training. Training never sees these figures.
 
-    python -m later.watch --names sft,ppo,dpo    the same of finished checkpoints
-                                                 -> out/metrics/sft.jsonl, ...
+    python -m later.watch --names sft,ppo     measures finished checkpoints
+                                              -> out/metrics/sft.jsonl, out/metrics/ppo.jsonl
 
-It writes over their logs: give it a folder with copies (later/demos/common.sh).
+It replaces the logs of these checkpoints, so the demonstrations give it a folder with copies.
 """
 
 import json
 from dataclasses import dataclass
 
-import tools               # before torch: it says how torch's threads wait
 import torch
 
 from data.batches import encode_prompt
-from data.comparisons import pair_accuracy, rank_values
-from data.files import read_watched
-from data.world.utility import assess
-from dpo import all_logprobs, pairs
-from model import load_gpt, respond
-from tools.device import start
-from tools.flags import read_flags, run, write_whole
+from data.comparisons import flatten, label_accuracy, split_by_prompt
+from data.files import read_prompts
+from data.world.utility import measure_utility
+from dpo import logprob_all
+from generate import respond
+from reward import pair_indices
+from tools.checkpoints import load_gpt
+from tools.device import setup
+from tools.flags import Flags, atomic_write, read_flags
 
 
 @dataclass(frozen=True)
-class Config:
-    out: str = "out"               # folder of the checkpoints
-    seed: int = 0                  # of the evaluation prompts and of sampling
-    device: str = "auto"           # cpu, cuda, mps or auto
-    precision: str = "auto"        # of the blocks: float32, bfloat16, or auto: bfloat16 on cuda
-    names: str = "sft"             # checkpoints, apart by commas
-    ref: str = "sft"               # what the KL is to
-    max_new_tokens: int = 48       # longest answer
+class Config(Flags):
+    names: str = "sft"             # checkpoints in --out, separated by commas
+    max_new_tokens: int = 48       # longest response
 
 
-def measure_drift(policy, ref, items, device):
-    """log policy/ref of every answer of [(prompt, [answers])], in order; (0,) of none"""
-    if not any(responses for _, responses in items):
+def log_ratio_all(policy, ref, examples, device):
+    """log policy/ref of any number of responses.  [(prompt ids, response ids)] -> (N,)"""
+    if not examples:
         return torch.zeros(0, device=device)
-    return all_logprobs(policy, items, device) - all_logprobs(ref, items, device)
+    return logprob_all(policy, examples, device) - logprob_all(ref, examples, device)
 
 
-def watch(config, policy, ref, tokenizer, prompts):
-    """True utility, right answers, KL to the reference and length at temperature 1. Training draws
-    the same random numbers with it and without it. -> {} if there are no prompts"""
+def measure_policy(config, policy, ref, tokenizer, prompts, device):
+    """True utility, share of correct responses, KL to the reference and tokens, at temperature 1
+    and with random numbers of its own. -> {name: value}, empty if there are no prompts"""
     if not prompts:
         return {}
-    device = policy.lm_head.weight.device
-    generator = torch.Generator(device).manual_seed(config.seed)
-    answers = respond(policy, tokenizer, [p.text for p in prompts], config.max_new_tokens,
-                      generator=generator)
-    items = [(encode_prompt(tokenizer, p.text), [ids]) for p, ids in zip(prompts, answers)]
-    kl = measure_drift(policy, ref, items, device).mean()        # y ~ policy: KL(policy || ref)
-    return assess(prompts, answers, tokenizer) | dict(
-        kl=kl, length=sum(map(len, answers)) / len(answers))
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        responses = respond(policy, tokenizer, [p.text for p in prompts], config.max_new_tokens)
+    examples = []
+    for prompt, response in zip(prompts, responses):
+        examples.append((encode_prompt(tokenizer, prompt.text), response))
+    log_ratio = log_ratio_all(policy, ref, examples, device)       # y ~ policy
+    tokens = sum(len(response) for response in responses)
+    return measure_utility(prompts, responses, tokenizer) | dict(
+        kl=log_ratio.mean().item(), length=tokens / len(responses))     # KL(policy || ref)
 
 
-def measure_heldout(policy, ref, items, device):
-    """On held-out rankings: how often log pi/ref orders a pair as its label, and how far the better
-    and the worse answer moved, a mean over prompts."""
-    counts = [len(responses) for _, responses in items]
-    moved = measure_drift(policy, ref, items, device).split(counts)
-    chosen, rejected = (torch.stack([x[pairs([len(x)])[i]].mean() for x in moved]).mean()
-                        for i in (0, 1))
-    accuracy = pair_accuracy([x.tolist() for x in moved], [rank_values(range(K)) for K in counts])
-    return dict(heldout_accuracy=accuracy, heldout_chosen=chosen, heldout_rejected=rejected)
-
-
-def describe_end(found):
-    """-> the words of the closing line"""
-    words = f"held-out accuracy {found['heldout_accuracy']:.1%}, " if "heldout_accuracy" in found \
-        else ""
-    return words + ("true utility {gold:.2f}, right {right:.0%}, KL {kl:.1f}, "
-                    "{length:.1f} tokens".format(**found) if "gold" in found else "")
+def measure_heldout(policy, ref, comparisons, device):
+    """On held-out comparisons: how often log policy/ref orders a pair as its label, and the mean
+    of log policy/ref of the chosen and of the rejected responses."""
+    log_ratios = split_by_prompt(log_ratio_all(policy, ref, flatten(comparisons), device),
+                                 comparisons)
+    chosen = rejected = 0
+    for log_ratio in log_ratios:
+        w, l = pair_indices(len(log_ratio))
+        chosen += log_ratio[w].mean().item() / len(log_ratios)
+        rejected += log_ratio[l].mean().item() / len(log_ratios)
+    return dict(heldout_accuracy=label_accuracy(log_ratios), heldout_chosen=chosen,
+                heldout_rejected=rejected)
 
 
 def main():
-    """Checkpoints that exist already, measured as those that later/ trains."""
     config = read_flags(__doc__, Config)
-    device, _ = start(config)
-    ref, tokenizer = load_gpt(f"{config.out}/{config.ref}.pt", device)
-    prompts = read_watched(0, config.seed, n=300)
+    device = setup(config)
+    ref, tokenizer = load_gpt(f"{config.out}/sft.pt", device)
+    prompts = read_prompts(300, "valid", config.seed)
     for name in config.names.split(","):
         policy, _ = load_gpt(f"{config.out}/{name}.pt", device)
-        found = {key: float(x) for key, x in watch(config, policy, ref, tokenizer, prompts).items()}
-        with write_whole(f"{config.out}/metrics/{name}.jsonl") as file:
-            file.write(json.dumps(dict(step=-1, **found)) + "\n")
-        print(f"{config.out}/{name}.pt: {describe_end(found)}")
+        figures = measure_policy(config, policy, ref, tokenizer, prompts, device)
+        with atomic_write(f"{config.out}/metrics/{name}.jsonl") as file:
+            file.write(json.dumps(dict(step=-1, **figures)) + "\n")
+        print(f"{name}:", ", ".join(f"{key} {value:.3f}" for key, value in figures.items()))
 
 
 if __name__ == "__main__":
-    run(main)
+    main()
