@@ -10,6 +10,7 @@ import torch
 
 from generate import respond
 from tools.checkpoints import load_gpt
+from tools.flags import check
 
 
 def main():
@@ -21,6 +22,7 @@ def main():
     parser.add_argument("--max-new-tokens", type=int, default=48, help="longest answer")
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     flags = parser.parse_args()
+    check(flags.temperature >= 0, f"--temperature {flags.temperature} must not be negative")
     torch.manual_seed(flags.seed)
     model, tokenizer = load_gpt(flags.checkpoint)
 
@@ -31,8 +33,15 @@ def main():
     if flags.prompt:
         answer(flags.prompt)
     else:
-        while prompt := input("> ").strip():
+        while prompt := read_line():
             answer(prompt)
+
+
+def read_line():
+    try:
+        return input("> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        return ""
 
 
 if __name__ == "__main__":

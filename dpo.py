@@ -100,8 +100,9 @@ def main():
         tokens, mask = collate(flatten([train[i] for i in rows]), device)               # (B K, T)
         pi = sequence_logprob(model, tokens, mask).view(len(rows), -1)                  # (B, K)
         ref = torch.stack([train_ref[i] for i in rows])                                 # (B, K)
-        w, l = pair_indices(pi.shape[1])
-        loss, stats = dpo_loss(pi[:, w], pi[:, l], ref[:, w], ref[:, l], config.beta)
+        better, worse = pair_indices(pi.shape[1])
+        loss, stats = dpo_loss(pi[:, better], pi[:, worse], ref[:, better], ref[:, worse],
+                               config.beta)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         # differs from the paper: 20 steps of warm-up, then linear decay to 0; there 150, constant

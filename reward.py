@@ -24,7 +24,7 @@ from model import GPT, last_index
 from tools.checkpoints import load_checkpoint, load_gpt
 from tools.device import setup
 from tools.flags import TrainingFlags, read_flags
-from tools.optimizers import cosine, make_muon_and_adam, scale_lr
+from tools.optimizers import cosine, make_adam, scale_lr
 from tools.training import Run
 
 
@@ -35,7 +35,6 @@ class Config(TrainingFlags):
     epochs: int = 1                # paper 1
     batch: int = 6                 # prompts per step, each with all its pairs; paper 64
     lr: float = 5e-4               # peak learning rate (Adam); paper 9e-6
-    muon_lr: float = 0.003         # peak learning rate of the blocks' matrices (Muon)
 
 
 class RewardModel(nn.Module):
@@ -105,13 +104,13 @@ def main():
                                     tokenizer, gpt.config.block_size)
     # differs from the paper: as large as the policy; there 6B for policies of every size
     model = RewardModel(gpt).to(device)          # in evaluation mode: without dropout
-    muon, adam = make_muon_and_adam(model, config.muon_lr, config.lr)
+    adam = make_adam(model.parameters(), config.lr)
     batches = []
     for _ in range(config.epochs):
         batches += batch_comparisons(train, config.batch)
     n_steps = len(batches)
 
-    run = Run(config, "reward", n_steps, model=model, muon=muon, adam=adam)
+    run = Run(config, "reward", n_steps, model=model, adam=adam)
     for step in range(run.first_step, n_steps):
         comparisons = [train[i] for i in batches[step]]
         tokens, mask = collate(flatten(comparisons), device)                     # (B K, T)
@@ -119,10 +118,9 @@ def main():
         loss = ranking_loss(scores)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in (muon, adam):
-            scale_lr(optimizer, cosine(step / n_steps))
-            optimizer.step()
-            optimizer.zero_grad()
+        scale_lr(adam, cosine(step / n_steps))
+        adam.step()
+        adam.zero_grad()
         run.log(step, loss=loss, grad_norm=grad_norm)
         if step % 100 == 99:
             run.save(step)

@@ -12,7 +12,6 @@ To train on demonstrations or documents of your own, see docs/using.md.
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from data.batches import (batch_by_length, collate, drop_long, encode_example, pack,
@@ -22,7 +21,7 @@ from pretrain import lm_loss, measure_loss
 from tools.checkpoints import load_gpt
 from tools.device import setup
 from tools.flags import TrainingFlags, read_flags
-from tools.optimizers import cosine, make_muon_and_adam, scale_lr
+from tools.optimizers import cosine, make_adam, scale_lr
 from tools.training import Run
 
 
@@ -33,12 +32,10 @@ class Config(TrainingFlags):
     init_from: str = "base"        # checkpoint in --out to start from
     demonstrations: int | str = 8000       # of the small world, or a file; paper 12,725
     documents: int | str = 12000   # pretraining text to mix in
-    mix: float = 0.1               # batches of documents per batch of demonstrations
+    mix_every: int = 10            # batches of demonstrations per batch of documents; paper 10
     epochs: int = 2                # paper 2 for the model that PPO starts from
     batch: int = 32                # sequences per step; paper 32
     lr: float = 1e-3               # peak learning rate (Adam); paper 2.45e-6 to 1.04e-5
-    muon_lr: float = 0.005         # peak learning rate of the blocks' matrices (Muon)
-    weight_decay: float = 0.1      # of the blocks' matrices; not given in the paper
 
 
 def load_examples(config, split, tokenizer, block_size):
@@ -66,22 +63,22 @@ def main():
     for _ in range(config.epochs):
         for rows in batch_by_length(lengths, config.batch):
             batches.append(collate([train[i] for i in rows], device))
-            if torch.rand(()) < config.mix:
+            if len(batches) % (config.mix_every + 1) == config.mix_every:
+                # a window is about four times as long as a demonstration
                 batches.append(sample_windows(text, max(1, config.batch // 4), T))
     n_steps = len(batches)
 
     model.train()
-    muon, adam = make_muon_and_adam(model, config.muon_lr, config.lr, config.weight_decay)
-    run = Run(config, "sft", n_steps, model=model, muon=muon, adam=adam)
+    adam = make_adam(model.parameters(), config.lr)
+    run = Run(config, "sft", n_steps, model=model, adam=adam)
     for step in range(run.first_step, n_steps):
         tokens, mask = batches[step]
         loss = lm_loss(model(tokens), tokens, mask)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in (muon, adam):
-            scale_lr(optimizer, cosine(step / n_steps))
-            optimizer.step()
-            optimizer.zero_grad()
+        scale_lr(adam, cosine(step / n_steps))
+        adam.step()
+        adam.zero_grad()
         run.log(step, loss=loss, grad_norm=grad_norm)
         if step % 100 == 99:
             run.save(step)

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import os
 import re
+import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class TrainingFlags(Flags):
 def read_flags(description, Config):
     """One flag per field of the dataclass. The comment behind a field is its help text, so that a
     reader of the script and a reader of --help see the same."""
+    signal.signal(signal.SIGINT, lambda *_: sys.exit("\ninterrupted"))        # no traceback
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: fail(f"{message}; see --help")
