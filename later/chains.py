@@ -1,14 +1,15 @@
-"""Sums of four to six numbers, worked one step a sentence: the task of reasoning.py and process.py.
+"""Worked sums: additions of four to six numbers, one step per sentence.
 
     What is 8 plus 7 plus 3 plus 9?
     8 plus 7 is 15. 15 plus 3 is 18. 18 plus 9 is 27.
 
-Whoever writes them down slips: a step is off by one, or the carry is forgotten, most often where 8
-or 9 is added, and the next step goes on from there. So the most frequent answer is often wrong. Two
-slips can cancel: then the answer is right and the trace is not, a lucky chain. Which step is right
-is known here; training sees it only where a flag says so.
+The authors of the demonstrations make mistakes: a step is off by one, or the carry is forgotten,
+most often where 8 or 9 is added. The next step continues from the wrong number, so the most likely
+answer to many sums is wrong. Two mistakes can cancel: then the final answer is correct although the
+trace is not, a lucky chain. It is known here which step is correct; later/reasoning.py, star.py and
+process.py use as much of that as their flags say.
 
-    python -m later.chains        sums, how people work them, and which steps are right
+    python -m later.chains        out/base.pt -> out/chains.pt, the SFT model of worked sums
 """
 
 import random
@@ -16,14 +17,34 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from data.world.text import split
-from tools.flags import run
+import torch
+from torch import nn
 
-SIZES = (4, 5, 6)                  # numbers to add
-SLIP, FORGET, HARD = 0.16, 0.08, 0.6   # chance that a step is off by one, that its carry is
-                                       # forgotten, and that it is where 8 or 9 is added
+from data.batches import batch_by_length, collate, encode_example, pack, sample_windows
+from data.world.text import split
+from generate import respond
+from pretrain import lm_loss
+from tools.checkpoints import load_gpt
+from tools.device import setup
+from tools.flags import TrainingFlags, read_flags
+from tools.optimizers import cosine, make_muon_and_adam, scale_lr
+from tools.training import Run
+
+OFF_BY_ONE = 0.16                  # probability that a step is off by one
+NO_CARRY, NO_CARRY_8_9 = 0.08, 0.6     # that a carry is forgotten, and where 8 or 9 is added
 STEP = re.compile(r"(\d+) plus (\d+) is (\d+)")
-ASKS = ["what is {}?", "how much is {}?", "add {}."]
+QUESTIONS = ["what is {}?", "how much is {}?", "add {}."]
+
+
+@dataclass(frozen=True)
+class Config(TrainingFlags):
+    init_from: str = "base"        # checkpoint in --out to start from
+    pages: int = 4000              # documents with additions and worked sums
+    steps: int = 400               # optimizer steps on windows of these pages
+    demonstrations: int = 4000     # worked sums, two passes
+    batch: int = 32                # demonstrations, or twice the windows, per step
+    lr: float = 1e-3               # peak learning rate (Adam)
+    muon_lr: float = 0.005         # peak learning rate of the blocks' matrices (Muon)
 
 
 @dataclass(frozen=True)
@@ -32,142 +53,203 @@ class Sum:
     numbers: tuple
 
 
-# --- prompts and answers --------------------------------------------------------------------------
+# --- prompts and demonstrations -------------------------------------------------------------------
 
 
-def draw_sum(rng, sizes=SIZES):
+def draw_sum(rng, sizes=(4, 5, 6)):
     numbers = tuple(rng.randint(1, 10) for _ in range(rng.choice(sizes)))
-    text = rng.choice(ASKS).format(" plus ".join(map(str, numbers)))
+    text = rng.choice(QUESTIONS).format(" plus ".join(map(str, numbers)))
     return Sum(text[0].upper() + text[1:], numbers)
 
 
-def make_sums(n, which, seed=0, sizes=SIZES):
+def make_sums(n, which, seed=0, sizes=(4, 5, 6)):
     """n different sums of one split: 'train', 'valid' or 'eval'."""
-    rng, found = random.Random(f"sums {which} {seed} {sizes}"), {}
-    while len(found) < n:
-        one = draw_sum(rng, sizes)
-        if split(one.text) == which:
-            found.setdefault(one.text, one)
-    return list(found.values())
+    rng = random.Random(f"sums {which} {seed} {sizes}")
+    sums = {}
+    while len(sums) < n:
+        problem = draw_sum(rng, sizes)
+        if split(problem.text) == which:
+            sums[problem.text] = problem
+    return list(sums.values())
 
 
 def work(rng, numbers):
-    """The steps as somebody writes them down."""
+    """The steps as an author writes them down, with mistakes."""
     total, steps = numbers[0], []
     for number in numbers[1:]:
-        right = said = total + number
-        carry = right // 10 > total // 10
-        if carry and rng.random() < (HARD if number in (8, 9) else FORGET):
-            said = right - 10
-        elif rng.random() < SLIP:
-            said = right + rng.choice([-1, 1])
-        steps.append(f"{total} plus {number} is {said}.")
-        total = said
+        result = total + number
+        carry = result // 10 > total // 10
+        if carry and rng.random() < (NO_CARRY_8_9 if number in (8, 9) else NO_CARRY):
+            result -= 10
+        elif rng.random() < OFF_BY_ONE:
+            result += rng.choice([-1, 1])
+        steps.append(f"{total} plus {number} is {result}.")
+        total = result
     return " ".join(steps)
 
 
-def make_worked(n, seed=0, which="train"):
-    """-> [(Sum, answer)], demonstrations by people who slip"""
-    rng = random.Random(f"worked {which} {seed}")
-    return [(one, work(rng, one.numbers)) for one in make_sums(n, which, seed)]
+def make_demonstrations(n, seed=0):
+    """-> [(Sum, answer)]"""
+    rng = random.Random(f"worked train {seed}")
+    return [(problem, work(rng, problem.numbers)) for problem in make_sums(n, "train", seed)]
 
 
 def make_page(rng):
-    """What the base model reads: additions, then sums that somebody has worked."""
-    lines = [f"{a} plus {b} is {a + b}." for a, b in
-             ((rng.randint(0, 79), rng.randint(1, 10)) for _ in range(6))]
-    for _ in range(2):
-        one = draw_sum(rng)
-        while split(one.text) != "train":
-            one = draw_sum(rng)
-        lines.append(f"{one.text}\n{work(rng, one.numbers)}")
+    """A document: six correct additions, then two worked sums."""
+    lines = []
+    for _ in range(6):
+        a, b = rng.randint(0, 79), rng.randint(1, 10)
+        lines.append(f"{a} plus {b} is {a + b}.")
+    while len(lines) < 8:
+        problem = draw_sum(rng)
+        if split(problem.text) == "train":
+            lines.append(f"{problem.text}\n{work(rng, problem.numbers)}")
     return "\n".join(lines)
 
 
-# --- what is right --------------------------------------------------------------------------------
+# --- what is correct ------------------------------------------------------------------------------
 
 
 def read_steps(answer):
-    """The sentences of an answer, each ended by its stop; what follows the last stop is none."""
+    """The sentences of an answer without their full stops. Text after the last one is no step."""
     return [sentence.strip() for sentence in answer.split(".")[:-1]]
 
 
-def label_steps(one, answer):
-    """For each step whether it adds the next number to what the step before said, rightly.
+def label_steps(problem, answer):
+    """Per step: does it add the next number to the result of the step before, correctly?
 
-    A step that goes on rightly from a wrong one is right itself; so are not steps beyond the last
-    number, or anything that is no addition.
+    A correct step after a wrong one is labelled correct. Steps beyond the last number, and
+    sentences that are no addition, are wrong.
     """
-    labels, total, rest = [], one.numbers[0], list(one.numbers[1:])
+    labels = []
+    total, remaining = problem.numbers[0], problem.numbers[1:]
     for sentence in read_steps(answer):
         match = STEP.fullmatch(sentence)
-        a, b, said = map(int, match.groups()) if match else (None, None, total)
-        due = bool(rest) and (a, b) == (total, rest[0])
-        labels.append(due and a + b == said)
-        total, rest = said, rest[1:]
+        correct = False
+        if match:
+            a, b, result = map(int, match.groups())
+            correct = remaining[:1] == (b,) and a == total and a + b == result
+            total = result
+        labels.append(correct)
+        remaining = remaining[1:]
+    return labels
+
+
+def label_answer(problem, answer, ended):
+    """label_steps, and for an answer that ended one label more: to stop is a step, which is correct
+    if no other is missing."""
+    labels = label_steps(problem, answer)
+    if ended:
+        labels.append(len(labels) == len(problem.numbers) - 1)
     return labels
 
 
 def read_number(answer):
-    """The number that the last step of an answer says, or "" if there is none"""
+    """The result of the last step, as text; "" if there is none"""
     steps = read_steps(answer)
-    match = STEP.fullmatch(steps[-1]) if steps and answer.strip().endswith(".") else None
+    if not steps or not answer.strip().endswith("."):
+        return ""
+    match = STEP.fullmatch(steps[-1])
     return match[3] if match else ""
 
 
-def vote(said, weights=None):
-    """Final numbers ("" for none), and how much each voice counts -> the index of the first answer
-    with the number that most, or most weight, say"""
-    counts = Counter()
-    for number, weight in zip(said, weights or [1] * len(said)):
-        counts[number] += weight if number else 0
-    return said.index(max(said, key=lambda number: counts[number]))
+def is_answer_correct(problem, answer, ended=True):
+    """Whether the last step's result is the sum, however it was reached."""
+    return ended and read_number(answer) == str(sum(problem.numbers))
 
 
-def is_answer_right(one, answer, ended=True):
-    """Whether the last step says the sum. How it was found does not matter."""
-    return bool(ended) and read_number(answer) == str(sum(one.numbers))
+def is_trace_correct(problem, answer, ended=True):
+    """Whether the answer and every step are correct; then no step is missing, as no number is 0."""
+    return is_answer_correct(problem, answer, ended) and all(label_steps(problem, answer))
 
 
-def is_trace_right(one, answer, ended=True):
-    """Whether the answer and every step are right; then none is missing, as no number is 0."""
-    return is_answer_right(one, answer, ended) and all(label_steps(one, answer))
-
-
-def label_answer(one, answer, ended):
-    """label_steps, and if the answer ended whether no step is missing: to stop is a step, too."""
-    labels = label_steps(one, answer)
-    return labels + [len(labels) == len(one.numbers) - 1] * bool(ended)
+def vote(numbers, weights=None):
+    """Majority vote over the final numbers of several answers ("" for none), weighted or not.
+    -> index of the first answer with the winning number"""
+    totals = Counter()
+    for number, weight in zip(numbers, weights or [1] * len(numbers)):
+        if number:
+            totals[number] += weight
+    return numbers.index(max(numbers, key=lambda number: totals[number]))
 
 
 def step_ends(tokenizer, ids):
-    """Where the steps of sampled ids end, by decoding their prefixes: to encode the text again may
-    cut it elsewhere. The end-of-text token is the last one. -> indices into ids, one a step"""
-    stops = [tokenizer.decode(ids[:i]).count(".") for i in range(len(ids) + 1)]
-    return [i for i in range(len(ids)) if stops[i + 1] > stops[i] or ids[i] == tokenizer.eos]
+    """Where the steps of a sampled response end; its end-of-text token is the last step. Found by
+    decoding prefixes, since encoding the text again may split it into other tokens.
+    -> indices into ids"""
+    ends, stops = [], 0
+    for i in range(len(ids)):
+        stops_so_far = tokenizer.decode(ids[:i + 1]).count(".")
+        if stops_so_far > stops or ids[i] == tokenizer.eos:
+            ends.append(i)
+        stops = stops_so_far
+    return ends
 
 
-def assess_chains(sums, responses, tokenizer):
-    """Response ids, one a sum -> shares of right answers, of right traces, and of lucky chains
-    among the right answers. For logs and evaluation."""
-    read = [(one, tokenizer.decode(ids), ids[-1] == tokenizer.eos)
-            for one, ids in zip(sums, responses)]
-    right, trace = (sum(is_correct(*answer) for answer in read)
-                    for is_correct in (is_answer_right, is_trace_right))
-    steps = [label for one, answer, _ in read for label in label_steps(one, answer)]
-    return dict(right=right / len(read), trace=trace / len(read),
-                lucky=1 - trace / right if right else 0.0,
-                steps_right=sum(steps) / max(1, len(steps)))
+def measure_chains(sums, responses, tokenizer):
+    """Response ids, one per sum -> fractions of correct answers and traces, of lucky chains among
+    correct answers, and of correct steps. For logs and evaluation."""
+    correct = traces = 0
+    labels = []
+    for problem, ids in zip(sums, responses):
+        text, ended = tokenizer.decode(ids), ids[-1] == tokenizer.eos
+        correct += is_answer_correct(problem, text, ended)
+        traces += is_trace_correct(problem, text, ended)
+        labels += label_steps(problem, text)
+    return dict(correct=correct / len(sums), trace=traces / len(sums),
+                lucky=1 - traces / max(1, correct) if correct else 0.0,
+                steps_correct=sum(labels) / max(1, len(labels)))
+
+
+def watch_chains(model, tokenizer, sums, max_new_tokens, seed):
+    """For the training log: measure_chains at temperature 1, with random numbers of its own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        responses = respond(model, tokenizer, [problem.text for problem in sums], max_new_tokens)
+    return measure_chains(sums, responses, tokenizer)
+
+
+# --- the SFT model --------------------------------------------------------------------------------
+
+
+def make_batches(config, tokenizer, device):
+    """Windows of the pages, then two passes over the demonstrations. -> [(tokens, mask)]"""
+    rng = random.Random(f"pages {config.seed}")
+    text = pack(tokenizer, [make_page(rng) for _ in range(config.pages)]).to(device)
+    batches = []
+    for _ in range(config.steps):
+        batches.append(sample_windows(text, max(1, config.batch // 2), 128))
+    examples = []
+    for problem, answer in make_demonstrations(config.demonstrations, config.seed):
+        examples.append(encode_example(tokenizer, problem.text, answer))
+    lengths = [len(prompt) + len(response) for prompt, response in examples]
+    for rows in batch_by_length(lengths, config.batch) + batch_by_length(lengths, config.batch):
+        batches.append(collate([examples[i] for i in rows], device))
+    return batches
 
 
 def main():
-    rng = random.Random(0)
-    print(f"--- a page that the base model reads ---\n{make_page(rng)}\n")
-    for one, answer in make_worked(8):
-        marks = "".join("+" if label else "-" for label in label_steps(one, answer))
-        lucky = is_answer_right(one, answer) and not is_trace_right(one, answer)
-        print(f"{one.text}\n    {answer}\n    {marks} {sum(one.numbers)}{' lucky' * lucky}")
+    config = read_flags(__doc__, Config)
+    device = setup(config)
+    model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+    batches = make_batches(config, tokenizer, device)
+    muon, adam = make_muon_and_adam(model, config.muon_lr, config.lr)
+    run = Run(config, "chains", len(batches), model=model, muon=muon, adam=adam)
+    for step in range(run.first_step, len(batches)):
+        tokens, mask = batches[step]
+        loss = lm_loss(model(tokens), tokens, mask)
+        loss.backward()
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in (muon, adam):
+            scale_lr(optimizer, cosine(step / len(batches)))
+            optimizer.step()
+            optimizer.zero_grad()
+        run.log(step, loss=loss, grad_norm=grad_norm)
+        if step % 100 == 99:
+            run.save(step)
+    heldout = make_sums(300, "valid", config.seed)
+    run.finish(model, tokenizer, **watch_chains(model, tokenizer, heldout, 64, config.seed))
 
 
 if __name__ == "__main__":
-    run(main)
+    main()
