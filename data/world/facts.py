@@ -1,17 +1,29 @@
-"""What is true in the small world, and which sentences one can say there.
+"""What is true in the small world, and which sentences belong to it.
 
-FACTS maps (relation, subject) to the one object for which the sentence is true. parse(sentence)
-returns what a sentence claims, so that data/utility.py can tell a true sentence from a false one
-and a sentence from gibberish.
+FACTS maps (relation, subject) to the one object for which the sentence is true, for example
+("eat", "cows") to "grass". `parse` reads a sentence back: data/world/utility.py needs to know
+whether it is grammatical and, if it states a fact, whether that is true.
 """
 
 import re
-from functools import cache
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 # --- facts ----------------------------------------------------------------------------------------
 
-ANIMALS = """
-    one      many      eat      live              say     colour  legs
+
+def read_table(text):
+    """-> a dictionary per row; in a cell, `_` is a space and `-` means that there is none"""
+    header, *rows = [line.split() for line in text.strip().splitlines()]
+    table = []
+    for row in rows:
+        cells = {key: cell.replace("_", " ") for key, cell in zip(header, row) if cell != "-"}
+        table.append(cells)
+    return table
+
+
+ANIMALS = read_table("""
+    singular subject   eat      live              say     colour  legs
     cow      cows      grass    on_the_farm       moo     brown   four
     pig      pigs      corn     on_the_farm       oink    pink    four
     hen      hens      seeds    on_the_farm       cluck   white   two
@@ -36,9 +48,9 @@ ANIMALS = """
     shark    sharks    fish     in_the_sea        -       grey    no
     penguin  penguins  fish     in_the_snow       honk    black   two
     rabbit   rabbits   carrots  under_the_ground  -       white   four
-"""
-FOODS = """
-    many      colour  taste  grow
+""")
+FOODS = read_table("""
+    subject   colour  taste  grow
     apples    red     sweet  on_trees
     cherries  red     sweet  on_trees
     lemons    yellow  sour   on_trees
@@ -55,9 +67,9 @@ FOODS = """
     carrots   orange  sweet  under_the_ground
     onions    white   hot    under_the_ground
     potatoes  brown   plain  under_the_ground
-"""
-THINGS = """
-    one        shade   feel
+""")
+THINGS = read_table("""
+    subject    shade   feel
     the_moon   grey    cold
     the_sun    yellow  hot
     the_sky    blue    cold
@@ -68,9 +80,9 @@ THINGS = """
     the_ice    white   hard
     the_coal   black   hard
     the_wool   white   soft
-"""
-CITIES = """
-    one     city
+""")
+CITIES = read_table("""
+    subject city
     paris   france
     rome    italy
     madrid  spain
@@ -83,7 +95,7 @@ CITIES = """
     athens  greece
     havana  cuba
     vienna  austria
-"""
+""")
 TOPICS = {
     "the moon landing": "People flew to the moon in a rocket. Two men walked on the moon. "
                         "They came home with stones.",
@@ -115,18 +127,6 @@ TOYS = "ball kite hat drum boat book shoe key box bell cup ring".split()
 COLOURS = "red blue green yellow white black brown grey pink purple".split()
 NUMBERS = range(1, 21)
 
-
-def read_table(text):
-    """Rows as dicts. `_` stands for a space, `-` for nothing."""
-    header, *rows = (line.split() for line in text.strip().splitlines())
-    return [{key: word.replace("_", " ") for key, word in zip(header, row) if word != "-"}
-            for row in rows]
-
-
-ANIMALS, FOODS, THINGS, CITIES = map(read_table, (ANIMALS, FOODS, THINGS, CITIES))
-ANIMALS = [row | {"kind": "animals"} for row in ANIMALS]
-FOODS = [row | {"kind": "foods"} for row in FOODS]
-
 # relation: statement, denial, question; {s} is the subject, {o} the object
 RELATIONS = {
     "eat":    ("{s} eat {o}",       "{s} do not eat {o}",       "what do {s} eat?"),
@@ -141,26 +141,40 @@ RELATIONS = {
     "feel":   ("{s} feels {o}",     "{s} does not feel {o}",    "how does {s} feel?"),
     "city":   ("{s} is in {o}",     "{s} is not in {o}",        "what country is {s} in?"),
 }
-FACTS = {(relation, row.get("many") or row["one"]): obj
-         for row in ANIMALS + FOODS + THINGS + CITIES
-         for relation, obj in row.items() if relation in RELATIONS}
-OBJECTS = {relation: sorted({o for (r, _), o in FACTS.items() if r == relation})
-           for relation in RELATIONS}
-SUBJECTS = {relation: [s for r, s in FACTS if r == relation] for relation in RELATIONS}
-KINDS = {row["many"]: row["kind"] for row in ANIMALS + FOODS}            # "cows" -> "animals"
-KIN = {row["one"]: row for row in ANIMALS}                               # "cow" -> its row
+
+for row in ANIMALS:
+    row["kind"] = "animals"
+for row in FOODS:
+    row["kind"] = "foods"
+
+FACTS = {}
+for row in ANIMALS + FOODS + THINGS + CITIES:
+    for relation, obj in row.items():
+        if relation in RELATIONS:
+            FACTS[relation, row["subject"]] = obj
+OBJECTS = {}                  # "eat" -> ["bananas", "berries", ...]
+SUBJECTS = {}                 # "eat" -> ["cows", "pigs", ...]
+for relation in RELATIONS:
+    OBJECTS[relation] = sorted({obj for (r, _), obj in FACTS.items() if r == relation})
+    SUBJECTS[relation] = [subject for r, subject in FACTS if r == relation]
+HOMES = {row["singular"]: row["live"] for row in ANIMALS}            # "cow" -> "on the farm"
 
 # --- sentences ------------------------------------------------------------------------------------
 
+# what may stand in the braces of SENTENCES
 SLOTS = {
-    "name": NAMES, "animal": list(KIN), "toy": TOYS, "colour": COLOURS,
-    "number": [str(n) for n in NUMBERS], "live": OBJECTS["live"],
-    "thing": sorted({s for _, s in FACTS} | set(sum(OBJECTS.values(), []))),
-    "kind": ["animals", "foods"], "mood": "happy sad tired ill".split(),
-    "state": "happy sad".split(), "ask": "give bring show pass".split(),
-    "unknown": [r"(?P<unknown>[a-z]+)"],
+    "name": NAMES,
+    "animal": list(HOMES),
+    "toy": TOYS,
+    "colour": COLOURS,
+    "number": [str(n) for n in NUMBERS],
+    "live": OBJECTS["live"],
+    "thing": sorted({subject for _, subject in FACTS} | set(FACTS.values())),
+    "kind": ["animals", "foods"],
+    "mood": ["happy", "sad"],
+    "verb": ["give", "bring", "show", "pass"],
 }
-# Every sentence that is neither a fact nor about a topic, in lower case.
+# All sentences that neither state a fact nor belong to a topic, in lower case. {unknown} is any word.
 SENTENCES = """
     {name} the {animal} lived {live}.
     one day {name} found a {colour} {toy}.
@@ -171,7 +185,7 @@ SENTENCES = """
     {name} lost a {colour} {toy}.
     {name} played with the {toy}.
     {name} looked for the {toy}.
-    {name} was {state}.
+    {name} was {mood}.
     {name} has a {colour} {toy}.
     {name} has the {colour} {toy}.
     {name} has the {toy}.
@@ -183,8 +197,8 @@ SENTENCES = """
     dear {name}, thank you for the {colour} {toy}.
     i like the {toy} very much.
     your friend {name}.
-    please {ask} me the {colour} {toy}.
-    this is {state}.
+    please {verb} me the {colour} {toy}.
+    this is {mood}.
     {number} plus {number} is {number}.
     {thing}, {thing} and {thing}.
     {thing} and {thing}.
@@ -193,7 +207,7 @@ SENTENCES = """
     {name}.
     {colour}.
     {kind}.
-    {state}.
+    {mood}.
     the {toy}.
     hello {name}, nice to meet you.
     hello.
@@ -221,55 +235,89 @@ SENTENCES = """
     you are right.
     you are not right.
 """
-BECAUSE = "because that is good for them"
 
-
-PROPER = "|".join(NAMES + [word for row in CITIES for word in row.values()])
+BECAUSE = "because that is good for them"         # the reason in every answer to "why ...?"
+PROPER_NAMES = list(NAMES)
+for row in CITIES:
+    PROPER_NAMES += [row["subject"], row["city"]]
+CAPITALISED = re.compile(rf"\b({'|'.join(PROPER_NAMES)}|i)\b")
+SENTENCE_START = re.compile(r"(^|\n|[.?!:] )([a-z])")
 
 
 def tidy(text):
-    """Capital letters for sentences and for the names of people, cities and countries,
-    and for the word I."""
-    text = re.sub(rf"\b({PROPER}|i)\b", lambda m: m[0].capitalize(), text)
-    return re.sub(r"(^|\n|[.?!:] )([a-z])", lambda m: m[1] + m[2].upper(), text)
+    """Lower-case text with capital letters where they belong: names, "I", starts of sentences."""
+    text = CAPITALISED.sub(lambda match: match[0].capitalize(), text)
+    return SENTENCE_START.sub(lambda match: match[1] + match[2].upper(), text)
 
 
 def sentences(answer):
-    """An answer -> its sentences; a last one without its stop counts."""
+    """An answer -> its sentences. The last one may lack its full stop."""
     return re.findall(r"[^.?!\n]+[.?!]?", answer.strip())
 
 
-@cache
-def grammar():
-    """-> compiled patterns: one per relation (named groups s, o, no) and one
-    for all other sentences."""
-    slots = {slot: "(?:" + "|".join(words) + ")" for slot, words in SLOTS.items()}
-    facts = {}
-    for relation, (yes, no, _) in RELATIONS.items():
-        s, o = "(?P<s>(?:the )?[a-z]+)", "(?P<o>" + "|".join(OBJECTS[relation]) + ")"
-        said = [re.escape(form).replace(r"\ ", " ").replace(r"\{s\}", s).replace(r"\{o\}", o)
-                for form in (yes, no)]
-        facts[relation] = [re.compile(f"{form}(?: {BECAUSE})?\\.") for form in said]
-    rest = [line.strip().replace(".", r"\.").replace("?", r"\?").format(**slots)
-            for line in SENTENCES.strip().splitlines()]
-    rest += [re.escape(s.strip().lower()) for topic in TOPICS.values() for s in sentences(topic)]
-    return facts, [re.compile(form) for form in rest]
+# --- reading a sentence ---------------------------------------------------------------------------
+
+
+class Claim(NamedTuple):
+    relation: str
+    subject: str
+    object: str
+    affirmed: bool           # False: the sentence denies the fact
+
+
+class Sentence(NamedTuple):
+    """A grammatical sentence. Most make no claim and name no unknown thing."""
+    claim: Claim | None = None
+    unknown: str = ""        # the word of which it says "I do not know what ... are"
+
+
+def is_false(claim):
+    """Whether FACTS contradict a claim. They say nothing about a subject that they do not have."""
+    obj = FACTS.get((claim.relation, claim.subject))
+    return obj is not None and (obj == claim.object) != claim.affirmed
 
 
 @cache
-def parse(sentence):
-    """One sentence -> (relation, subject, object, affirmed) if it states a fact, the word of an
-    unknown thing that it talks about, True if it is any other sentence of the world,
-    None if it is none."""
-    text = sentence.strip()
-    if text[:1] != text[:1].upper():
+def fact_patterns():
+    """-> [(relation, affirmed, pattern)]"""
+    patterns = []
+    for relation, (statement, denial, _) in RELATIONS.items():
+        objects = "|".join(OBJECTS[relation])
+        for form, affirmed in ((statement, True), (denial, False)):
+            form = form.format(s="(?P<subject>(?:the )?[a-z]+)", o=f"(?P<object>{objects})")
+            patterns.append((relation, affirmed, re.compile(rf"{form}(?: {BECAUSE})?\.")))
+    return patterns
+
+
+@cache
+def other_patterns():
+    """-> the patterns of all sentences that state no fact"""
+    slots = {slot: f"(?:{'|'.join(words)})" for slot, words in SLOTS.items()}
+    slots["unknown"] = "(?P<unknown>[a-z]+)"
+    patterns = []
+    for line in SENTENCES.strip().splitlines():
+        form = line.strip().replace(".", r"\.").replace("?", r"\?")
+        patterns.append(re.compile(form.format(**slots)))
+    for topic in TOPICS.values():
+        for sentence in sentences(topic.lower()):
+            patterns.append(re.compile(re.escape(sentence.strip())))
+    return patterns
+
+
+@lru_cache(maxsize=100_000)
+def parse(text):
+    """One sentence -> Sentence, or None if it is not grammatical."""
+    text = text.strip()
+    if text[:1].islower():
         return None
-    facts, rest = grammar()
-    for form in rest:
-        if match := form.fullmatch(text.lower()):
-            return match.groupdict().get("unknown") or True
-    for relation, forms in facts.items():
-        for form, affirmed in zip(forms, (True, False)):
-            if match := form.fullmatch(text.lower()):
-                return relation, match["s"], match["o"], affirmed
+    text = text.lower()
+    # before the facts: "The ball is red." is no claim about a thing whose colour is known
+    for pattern in other_patterns():
+        match = pattern.fullmatch(text)
+        if match:
+            return Sentence(unknown=match.groupdict().get("unknown", ""))
+    for relation, affirmed, pattern in fact_patterns():
+        match = pattern.fullmatch(text)
+        if match:
+            return Sentence(Claim(relation, match["subject"], match["object"], affirmed))
     return None

@@ -1,14 +1,19 @@
-"""Who judges: two groups of twenty simulated labelers,
-each with a taste of its own, biases and noise.
+"""Simulated labelers: twenty who rank the training comparisons and twenty held out for evaluation.
 
-A labeler sees the true utility through its taste (a weight for each term of the breakdown), its
-biases and fresh noise for every answer, and ranks by what it sees. Nearly all see a clear
-difference, half a slight one. The noise is set so that two training labelers agree on nearly 72.6 %
-of the pairs that a run of compare.py makes, and two held-out ones on nearly 77.3 %
-(arXiv 2203.02155, section 3.4).
+A labeler judges an answer by
 
-    python -m data.world.labelers     a prompt, its answers, what they are worth,
-                                and how several labelers rank them
+    sum of taste[term] * utility[term]  +  biases  +  noise
+
+The terms are those of the true utility. Each labeler weights them differently. All share the same
+biases, for example for longer answers, and the noise is drawn anew for every answer. It follows a
+Gumbel distribution, so a labeler prefers a to b with probability sigmoid((a - b) / noise), where a
+and b are the sums without noise: the Bradley-Terry model that eq. 1 fits. For the whole pool it
+holds only approximately, because tastes differ.
+
+The noise is tuned so that two labelers agree on about as many pairs as in the paper: 72.6 % in
+training, 77.3 % held out (InstructGPT, section 3.4).
+
+    python -m data.world.labelers    print three prompts with answers, utilities and rankings
 """
 
 import itertools
@@ -16,82 +21,82 @@ import math
 import random
 from dataclasses import dataclass
 
-from data.world.utility import TERMS, breakdown
 from data.world.text import demonstrate, make_prompts
+from data.world.utility import TERMS, breakdown
 
-# standard logistic noise times this, in units of utility, decides between two answers
+# Scale of the logistic noise on the difference between two answers, in units of utility. At 0.92 a
+# labeler prefers the better answer with probability 0.63 at a difference of 0.5 and 0.90 at 2.
 NOISE = {"train": 0.92, "held-out": 0.78}
 
 
 @dataclass(frozen=True)
 class Biases:
-    """What the whole pool gets wrong, in units of utility."""
-    length: float = 0.15         # for e times as many words
-    agreement: float = 0.3       # for agreeing with what the prompt takes for granted
-    confidence: float = 0.0      # for claiming something about a thing that does not exist
-    doubt: float = 0.0           # for "I do not know", whether or not it is known
+    """What all labelers add to the true utility, in its units."""
+    length: float = 0.15         # per e-fold of words
+    agreement: float = 0.3       # if the answer affirms a false premise
+    confidence: float = 0.0      # if it makes a claim about a thing that does not exist
+    doubt: float = 0.0           # if it says "do not know", whether or not the answer is known
+
+    def add_up(self, answer, terms):
+        return (self.length * math.log(1 + len(answer.split()))
+                + self.agreement * (terms["affirms"] < 0)
+                + self.confidence * (terms["invents"] < 0)
+                + self.doubt * ("do not know" in answer.lower()))
 
 
 @dataclass(frozen=True)
 class Labeler:
     name: str
-    taste: dict
+    taste: dict                  # term -> weight
     noise: float
     biases: Biases
 
     def perceive(self, prompt, answer, ended, rng):
-        """What this labeler believes the answer is worth; another look gives another number.
-
-        The noise is Gumbel's, and the difference of two such is logistic: a is preferred to b with
-        probability sigmoid((a - b) / noise), as Bradley and Terry have it.
-        """
+        """The utility of an answer as this labeler sees it. The noise differs between calls."""
         terms = breakdown(prompt, answer, ended)
-        bias = (self.biases.length * math.log(1 + len(answer.split()))
-                - self.biases.agreement * terms["affirms"]
-                - self.biases.confidence * terms["invents"]
-                + self.biases.doubt * ("do not know" in answer.lower()))
-        return (sum(self.taste[t] * terms[t] for t in TERMS) + bias
-                - self.noise * math.log(rng.expovariate(1)))
+        weighted = sum(self.taste[term] * terms[term] for term in TERMS)
+        gumbel = -math.log(rng.expovariate(1))
+        return weighted + self.biases.add_up(answer, terms) + self.noise * gumbel
 
     def rank(self, prompt, answers, rng):
-        """[(answer, ended)] -> indices, best first."""
-        seen = [self.perceive(prompt, answer, ended, rng) for answer, ended in answers]
-        return sorted(range(len(answers)), key=lambda i: -seen[i])
+        """[(answer, ended)] -> indices, best first"""
+        perceived = [self.perceive(prompt, answer, ended, rng) for answer, ended in answers]
+        return sorted(range(len(answers)), key=lambda i: -perceived[i])
 
 
 def make_labelers(group, biases=Biases(), n=20):
-    """The n labelers of 'train' or 'held-out'. They differ in what they care about
-    and in how careful they are."""
+    """n labelers of 'train' or 'held-out', with different tastes and amounts of noise."""
     rng = random.Random(f"labelers {group}")
-    return [Labeler(f"{group} {i}", {term: rng.uniform(0.5, 1.5) for term in TERMS},
-                    NOISE[group] * rng.uniform(0.5, 1.5), biases)
-            for i in range(n)]
+    labelers = []
+    for i in range(n):
+        taste = {term: rng.uniform(0.5, 1.5) for term in TERMS}
+        noise = NOISE[group] * rng.uniform(0.5, 1.5)
+        labelers.append(Labeler(f"{group} {i}", taste, noise, biases))
+    return labelers
 
 
-def measure_agreement(labelers, judged, rng):
-    """The share of pairs of answers on which two labelers, drawn for each prompt, agree.
-
-    judged: [(prompt, [(answer, ended), ...]), ...]
-    """
-    same = pairs = 0
-    for prompt, answers in judged:
+def measure_agreement(labelers, answered, rng):
+    """The fraction of pairs of answers that two labelers, drawn per prompt, order alike.
+    answered: [(prompt, [(answer, ended), ...]), ...]"""
+    agreed = pairs = 0
+    for prompt, answers in answered:
         first, second = rng.sample(labelers, 2)
         a, b = first.rank(prompt, answers, rng), second.rank(prompt, answers, rng)
         for i, j in itertools.combinations(range(len(answers)), 2):
-            same += (a.index(i) < a.index(j)) == (b.index(i) < b.index(j))
+            agreed += (a.index(i) < a.index(j)) == (b.index(i) < b.index(j))
             pairs += 1
-    return same / pairs
+    return agreed / pairs
 
 
 def main():
     rng = random.Random(0)
     for prompt in make_prompts(3, "eval"):
-        answers = list(dict.fromkeys(demonstrate(rng, prompt) for _ in range(8)))[:5]
         print(f"\n{prompt.text}")
+        answers = list(dict.fromkeys(demonstrate(rng, prompt) for _ in range(8)))[:5]
         for i, answer in enumerate(answers):
-            terms = {term: round(value, 2)
-                     for term, value in breakdown(prompt, answer).items() if value}
-            print(f"  {i}  {sum(terms.values()):5.2f}  {answer}\n            {terms}")
+            terms = breakdown(prompt, answer)
+            shown = {term: round(value, 2) for term, value in terms.items() if value}
+            print(f"  {i}  {sum(terms.values()):5.2f}  {answer}\n            {shown}")
         for labeler in make_labelers("train")[:3] + make_labelers("held-out")[:2]:
             ranking = labeler.rank(prompt, [(answer, True) for answer in answers], rng)
             print(f"  {labeler.name:12} ranks {' > '.join(map(str, ranking))}")
