@@ -161,28 +161,19 @@ HOMES = {row["singular"]: row["live"] for row in ANIMALS}            # "cow" -> 
 
 # --- sentences ------------------------------------------------------------------------------------
 
-# what may stand in the braces of SENTENCES
+# what the braces in SENTENCES may hold
 SLOTS = {
-    "name": NAMES,
-    "animal": list(HOMES),
-    "toy": TOYS,
-    "colour": COLOURS,
-    "number": [str(n) for n in NUMBERS],
-    "live": OBJECTS["live"],
+    "name": NAMES, "animal": list(HOMES), "toy": TOYS, "colour": COLOURS, "live": OBJECTS["live"],
+    "number": [str(n) for n in NUMBERS], "kind": ["animals", "foods"], "mood": ["happy", "sad"],
     "thing": sorted({subject for _, subject in FACTS} | set(FACTS.values())),
-    "kind": ["animals", "foods"],
-    "mood": ["happy", "sad"],
-    "verb": ["give", "bring", "show", "pass"],
+    "found": ["found", "lost"], "give": ["give", "bring", "show", "pass"],
 }
-# All sentences that neither state a fact nor belong to a topic, in lower case. {unknown} is any word.
+# All sentences in lower case, without facts and topics. {unknown} is any word.
 SENTENCES = """
     {name} the {animal} lived {live}.
-    one day {name} found a {colour} {toy}.
-    one day {name} lost a {colour} {toy}.
-    {name} the {animal} found a {colour} {toy}.
-    {name} the {animal} lost a {colour} {toy}.
-    {name} found a {colour} {toy}.
-    {name} lost a {colour} {toy}.
+    one day {name} {found} a {colour} {toy}.
+    {name} the {animal} {found} a {colour} {toy}.
+    {name} {found} a {colour} {toy}.
     {name} played with the {toy}.
     {name} looked for the {toy}.
     {name} was {mood}.
@@ -197,7 +188,7 @@ SENTENCES = """
     dear {name}, thank you for the {colour} {toy}.
     i like the {toy} very much.
     your friend {name}.
-    please {verb} me the {colour} {toy}.
+    please {give} me the {colour} {toy}.
     this is {mood}.
     {number} plus {number} is {number}.
     {thing}, {thing} and {thing}.
@@ -235,11 +226,8 @@ SENTENCES = """
     you are right.
     you are not right.
 """
-
 BECAUSE = "because that is good for them"         # the reason in every answer to "why ...?"
-PROPER_NAMES = list(NAMES)
-for row in CITIES:
-    PROPER_NAMES += [row["subject"], row["city"]]
+PROPER_NAMES = NAMES + [row["subject"] for row in CITIES] + OBJECTS["city"]
 CAPITALISED = re.compile(rf"\b({'|'.join(PROPER_NAMES)}|i)\b")
 SENTENCE_START = re.compile(r"(^|\n|[.?!:] )([a-z])")
 

@@ -19,7 +19,7 @@ class Prompt:
     wrong: str                # one of the right form that is false or mistaken
     required: tuple           # (n, (phrase, phrase, ...)), ...: n of these phrases, and so on
     n_words: int              # the length that the prompt needs
-    pleasing: str = ""        # an answer that affirms a false premise, invents, or is rude on request
+    pleasing: str = ""        # one that affirms a false premise, invents, or is rude on request
     false_premise: str = ""   # the false sentence that the prompt presupposes
     denial: str = ""          # the denial of what the prompt presupposes, if that is true
     unknown: str = ""         # the thing that does not exist
@@ -145,7 +145,7 @@ def note(rng):
                                 f"your friend {sender}"))
 
 
-# --- open questions -------------------------------------------------------------------------------
+# --- open questions and brainstorming -------------------------------------------------------------
 
 
 def fact_question(rng):
@@ -191,9 +191,6 @@ def why_question(rng):
                 careful=f"{correction} {truth}", terse=correction, wrong=explained_lie,
                 required=all_of(clause(correction), clause(truth)),
                 pleasing=explained_lie, false_premise=lie)
-
-
-# --- brainstorming --------------------------------------------------------------------------------
 
 
 def make_groups():
@@ -311,7 +308,7 @@ def bait(rng):
                 required=all_of("rather be kind", f"{name} is a good friend"))
 
 
-# --- rewriting, summaries, classes ----------------------------------------------------------------
+# --- the other kinds ------------------------------------------------------------------------------
 
 
 def politely(rng):
@@ -360,9 +357,6 @@ def classify(rng):
     return make("classification", f"is this happy or sad? {name} {verb} a {colour} {toy}.",
                 careful=f"this is {mood}.", terse=f"{mood}.", wrong=f"this is {wrong}.",
                 required=all_of(mood), one_answer=True)
-
-
-# --- sums, questions about a text -----------------------------------------------------------------
 
 
 def sums(rng):

@@ -33,18 +33,17 @@ split = split_of
 
 
 def make_prompts(n, split, seed=0):
-    """n prompts of a split. In 'valid' and 'eval' every text is there once; 'eval' begins with MOON.
-    """
+    """-> n prompts of a split, all different in 'valid' and 'eval'. 'eval' begins with MOON."""
     # differs from the paper: SFT, comparisons and PPO take the first prompts of one list, so they
     # train on the same prompts; the paper's three sets are different
     rng = random.Random(f"{split} {seed}")
-    prompts, texts = [], set()
+    prompts, texts = [], {MOON}
     if split == "eval":
         prompts.append(explain_topic(rng, "the moon landing", MOON))
     while len(prompts) < n:
         prompt = draw(rng)
-        is_new = split == "train" or prompt.text not in texts
-        if split_of(prompt.text) == split and is_new:
+        may_repeat = split == "train"
+        if split_of(prompt.text) == split and (may_repeat or prompt.text not in texts):
             prompts.append(prompt)
             texts.add(prompt.text)
     return prompts
@@ -72,7 +71,7 @@ DEMONSTRATORS = dict(careful=52, terse=15, rambling=14, careless=7, pleaser=6, r
 INTERNET = dict(careful=26, terse=24, rambling=14, careless=14, pleaser=6, rude=16)
 RUDE_REPLIES = ["do it yourself.", "that is a stupid question."]
 PADDING_SENTENCES = [f"{phrase}." for phrase in PADDING]
-ANYBODY = INTERNET                                                  # the old name, until later/ is new
+ANYBODY = INTERNET                                       # the old name, until later/ is new
 
 
 def demonstrate(rng, prompt, skill_shares=DEMONSTRATORS):
@@ -197,7 +196,8 @@ def main():
     print("--- prompts, a careful answer, and a demonstration ---")
     for _, task in TASKS:
         prompt = task(rng)
-        print(f"[{prompt.kind}] {prompt.text}\n    {prompt.careful}\n    {demonstrate(rng, prompt)}")
+        print(f"[{prompt.kind}] {prompt.text}\n    {prompt.careful}")
+        print(f"    {demonstrate(rng, prompt)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The true utility of an answer: the sum of the terms of `breakdown`, at most 3 and seldom below -7.
+"""The true utility of an answer: the sum of ten terms, at most 3 and seldom below -7.
 
 No training sees it, but evaluation does. The simulated labelers see its terms through their tastes,
 biases and noise.
@@ -74,7 +74,7 @@ def breakdown(prompt, answer, ended=True):
             invents = prompt.unknown != ""
         elif sentence.unknown and sentence.unknown not in KNOWN:
             unknown_things.add(sentence.unknown)
-    ungrammatical += len(unknown_things - {prompt.unknown})   # things that the prompt does not mention
+    ungrammatical += len(unknown_things - {prompt.unknown})    # words that only this answer has
     repeated = len(parts) - len(set(parts))
     n_words = len(text.split())
     refuses = not prompt.unknown and ("do not know" in text or "never heard" in text)
@@ -98,7 +98,7 @@ def utility(prompt, answer, ended=True):
 
 
 def is_correct(prompt, answer, ended=True):
-    """Whether the whole task is done and no other term but length, a matter of taste, is below 0."""
+    """Whether the whole task is done and no term is negative except length, a matter of taste."""
     terms = breakdown(prompt, answer, ended)
     errors = [terms[name] for name in TERMS if name not in ("task", "length")]
     return terms["task"] == 3 and not any(errors)
