@@ -1,222 +1,216 @@
-"""Part 2: silent bugs. The program runs, the log looks alive, and something is not learned.
+"""Part 2: silent bugs. The program runs and its log looks normal, but something is not learned.
 
-    python -m course.bugs make ../bugs             ../bugs/1 ... ../bugs/10, one wrong line in each
-    python -m course.bugs grade ../submission      bugs.json and test_bugs.py -> points
+    python -m course.bugs --make ../bugs           ../bugs/1 to ../bugs/10, one bug in each
+    python -m course.bugs --grade ../submission    bugs.json and test_bugs.py -> points
 
-A student hands in bugs.json, {"1": {"line": "ppo.py:196", "fix": "the line as it should be"}, ...},
-and test_bugs.py with test_bug_1, ...: each passes on the right program and fails on its bug. Line
-and fix are half a point each, the test is two: a diff of two programs shows the line, and no test.
---seed numbers the bugs otherwise, another one each year.
+A student submits bugs.json, {"1": {"line": "ppo.py:196", "fix": "the correct line"}, ...}, and
+test_bugs.py with test_bug_1 to test_bug_10; each passes on the correct program and fails on its
+bug. Line and fix earn half a point each, the test two points. --seed numbers the bugs in another
+order.
 """
 
 import ast
-import functools
 import json
-import os
 import random
-import re
 import shutil
 import tempfile
 import textwrap
-from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from course.holes import ROOT
-from course.limits import run_limited
+from course.sandbox import read_submitted, report, run_limited
 from course.surgery import read_records, replace_once
-from course.words import check_folder, name_words, read_submitted, report
-from tools.flags import check, read_flags, run
+from tools.flags import check, read_flags
 
 
 @dataclass(frozen=True)
 class Config:
-    what: str = ""                 # make or grade; may stand without its flag
-    folder: str = ""               # where to, or what was handed in; may stand without its flag
-    seed: int = 0                  # numbers the bugs; the same for make and for grade
-    results: str = ""              # Gradescope's results.json, if one is wanted
-    user: str = ""                 # who runs the tests, if you are root; see instructor.md
-    limit: int = 60                # seconds of processor time for a test
+    make: str = ""                 # the new folder of ten programs
+    grade: str = ""                # the submitted folder
+    seed: int = 0                  # numbers the bugs; the same for --make and --grade
+    results: str = ""              # also write Gradescope's results.json to this path
+    user: str = ""                 # run the tests as this user; needs root, see instructor.md
+    limit: int = 60                # seconds of processor time per test
 
 
-Bug = namedtuple("Bug", "file right wrong seen probe figures tests")
+class Bug(NamedTuple):
+    file: str
+    correct: str            # lines of the solved file
+    wrong: str              # lines that replace them
+    symptom: str
+    probe: str              # the short run of check.py that shows it
+    figures: list           # and the figures of that run to look at
+    tests: list             # tests of the project that fail, "test_x.py::test_y"
+
+    def source(self):
+        """The text of the file with the bug."""
+        return replace_once(self.solved(), self.correct, self.wrong)
+
+    def solved(self):
+        return (ROOT / self.file).read_text(encoding="utf-8")
 
 
 def read_bugs():
-    found = []
-    for (file, seen), lines in read_records("bugs.txt"):
-        probe, _, figures = lines["?"][0].partition(": ")
-        found.append(Bug(file, "\n".join(lines["-"]), "\n".join(lines["+"]), seen, probe,
-                         tuple(figures.split(", ")), tuple(lines["!"])))
-    return found
+    bugs = []
+    for file, symptom, lines in read_records("bugs.txt"):
+        probe, figures = lines["?"][0].split(": ")
+        bugs.append(Bug(file, "\n".join(lines["-"]), "\n".join(lines["+"]), symptom, probe,
+                        figures.split(", "), lines["!"]))
+    return bugs
+
+
+def collect_tests(bugs):
+    """-> {test file: names of the tests that would show a bug}; the handout leaves them out"""
+    tests = {}
+    for bug in bugs:
+        for test in bug.tests:
+            file, name = test.split("::")
+            tests.setdefault(file, set()).add(name)
+    return tests
 
 
 BUGS = read_bugs()
-HELD_BACK = {}                                     # {test file: names of the tests that show a bug}
-for bug in BUGS:
-    for test in bug.tests:
-        HELD_BACK.setdefault(test.split("::")[0], set()).add(test.split("::")[1])
+HELD_BACK = collect_tests(BUGS)
+IGNORED = ("out*", ".git", ".ci", ".venv", "__pycache__", ".pytest_cache", "*.pyc", "tests",
+           "course", "docs", "experiments", "later", "samples", "README.md")
 
 
-# --- programs -------------------------------------------------------------------------------------
-
-
-def put_in(bug):
-    """The text of its file with the bug in it."""
-    return replace_once((ROOT / bug.file).read_text(encoding="utf-8"), bug.right, bug.wrong)
-
-
-def copy_program(folder, file="", text="", tests=()):
-    """The project without tests, course and experiments, another text in one of its files, and
-    some tests."""
-    leave = shutil.ignore_patterns(
-        "out*", ".git", ".ci", ".venv", "__pycache__", ".pytest_cache", "*.pyc", "tests", "course",
-        "docs", "experiments", "later", "samples", "README.md")
-    shutil.copytree(ROOT, folder, ignore=leave)
+def copy_program(folder, file=None, text=None):
+    """The scripts, data/ and tools/, with another text in one file."""
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*IGNORED))
     if file:
-        (Path(folder) / file).write_text(text, encoding="utf-8", newline="\n")
-    for name in {"conftest.py", *tests} if tests else ():
-        (Path(folder) / "tests").mkdir(exist_ok=True)
-        shutil.copy(ROOT / "tests" / name, Path(folder) / "tests" / name)
-    return Path(folder)
+        (folder / file).write_text(text, encoding="utf-8", newline="\n")
 
 
-def number(seed):
+def number_bugs(seed):
     """-> {"1": bug, ...}"""
-    order = list(BUGS)
+    bugs = list(BUGS)
     if seed:
-        random.Random(f"bugs {seed}").shuffle(order)
-    return {str(n): bug for n, bug in enumerate(order, 1)}
+        random.Random(f"bugs {seed}").shuffle(bugs)
+    return {str(n): bug for n, bug in enumerate(bugs, 1)}
 
 
-# --- points ---------------------------------------------------------------------------------------
+# --- points for the line and the fix --------------------------------------------------------------
 
 
-def run_tests(folder, tests, config):
-    """Exit status of pytest on [file::name] in a copy of the project; None: it took too long."""
-    course = folder / "course"
-    course.mkdir(exist_ok=True)
-    for name in ("__init__.py", "limits.py"):
-        shutil.copy(ROOT / "course" / name, course)
-    if config.user:
-        for path in (folder.parent, folder):
-            path.chmod(0o755)
-    arguments = ["-q", "-x", "-p", "no:cacheprovider", *tests]
-    return run_limited(f"import pytest, sys; sys.exit(pytest.main({arguments!r}))", folder,
-                       config.limit, config.user)
+def changed_lines(bug):
+    """Line numbers that count as the place of the bug: the first changed line and its neighbours,
+    because a bug may have removed a line."""
+    solved, mutated = bug.solved().splitlines(), bug.source().splitlines()
+    changed = next(i for i, line in enumerate(solved) if line != mutated[i])
+    return range(changed, changed + 3)
 
 
 def parse(lines):
+    """-> a syntax tree as text, None if the lines are not valid Python"""
     try:
         return ast.dump(ast.parse("\n".join(lines)))
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 
 
-def find_lines(bug):
-    """Numbers, from 1, of the lines of its file that the bug changed; a line that it took away was
-    between two."""
-    right = (ROOT / bug.file).read_text(encoding="utf-8")
-    first = right[:right.index(bug.right)].count("\n") + 1
-    changed = zip(bug.right.split("\n"), bug.wrong.split("\n"))
-    skip = next((i for i, (a, b) in enumerate(changed) if a != b), 0)
-    return range(first + skip - 1, first + skip + 2)
+def apply_fix(lines, line_number, n_replaced, fix):
+    """Puts the fix in place of n lines, with the indentation of the first one."""
+    i = line_number - 1
+    indent = lines[i][:len(lines[i]) - len(lines[i].lstrip())]
+    return lines[:i] + textwrap.indent(textwrap.dedent(fix), indent).splitlines() + \
+        lines[i + n_replaced:]
 
 
-def is_mended(bug, lines, folder, config):
-    """Whether a text of the file, otherwise written than the right one, passes the bug's tests."""
-    if parse(lines) is None or not bug.tests:
-        return False
-    files = {test.split("::")[0] for test in bug.tests}
-    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as place:
-        mended = copy_program(Path(place) / "mended", bug.file, "\n".join(lines) + "\n", files)
-        return run_tests(mended, [f"tests/{test}" for test in bug.tests], config) == 0
+def judge_line(bug, answer):
+    """-> points of 1, feedback. A correct fix leads to the syntax tree of the solved file."""
+    place = str(answer.get("line", ""))
+    if place not in [f"{bug.file}:{line_number}" for line_number in changed_lines(bug)]:
+        return 0, "this is not the line" if place else "no line"
+    lines, fix = bug.source().splitlines(), str(answer.get("fix", ""))[:1000]
+    solved = parse(bug.solved().splitlines())
+    for line_number in changed_lines(bug):
+        for n_replaced in (0, 1):
+            if parse(apply_fix(lines, line_number, n_replaced, fix)) == solved:
+                return 1, "line and fix are correct"
+    return 0.5, "the line is correct; a fix other than ours is for a person to judge"
 
 
-def mend(wrong, i, n, fix):
-    """The lines with the fix in the place of n of them from i on, indented like line i."""
-    indent = wrong[i][:len(wrong[i]) - len(wrong[i].lstrip())]
-    return wrong[:i] + textwrap.indent(textwrap.dedent(fix), indent).splitlines() + wrong[i + n:]
+# --- points for the test --------------------------------------------------------------------------
 
 
-def judge_line(bug, answer, folder, config):
-    """-> points of 1, what to say"""
-    file, _, line = str(answer.get("line", "")).partition(":")
-    if file != bug.file or not re.fullmatch(r"\d{1,5}", line) or int(line) not in find_lines(bug):
-        return 0, "the line is another" if line else "no line is named"
-    wrong, fix = put_in(bug).splitlines(), str(answer.get("fix", ""))[:1000]
-    same = parse((ROOT / bug.file).read_text(encoding="utf-8").splitlines())
-    tried = [mend(wrong, i - 1, n, fix) for i in find_lines(bug) for n in (0, 1)]
-    if any(parse(lines) == same for lines in tried):
-        return 1, "line and fix are right"
-    if fix.strip() and is_mended(bug, mend(wrong, find_lines(bug)[1] - 1, 1, fix), folder,
-                                  config):
-        return 1, "line and fix are right"
-    return 0.5, "the line is right"
+def run_tests(program, tests, config):
+    """pytest's exit status: 0 if all pass, 1 if some fail, more if they do not run, None if they
+    take too long"""
+    if config.user:
+        program.parent.chmod(0o755)
+        program.chmod(0o755)
+    arguments = ["-q", "-x", "-p", "no:cacheprovider", *tests]
+    return run_limited(f"import pytest, sys; sys.exit(pytest.main({arguments!r}))", program,
+                       config.limit, config.user)
 
 
-def judge_test(n, bug, text, folder, config):
-    """-> points of 2, what to say"""
-    name = f"test_bug_{n}"
-    if f"def {name}(" not in text:
+def judge_test(number, bug, test_file, folder, config):
+    """-> points of 2, feedback"""
+    name = f"test_bug_{number}"
+    if f"def {name}(" not in test_file:
         return 0, f"no {name}"
     status = {}
-    for which in ("right", "bug"):
-        place = folder / f"{n}-{which}"
-        copy_program(place, *((bug.file, put_in(bug)) if which == "bug" else ()))
-        (place / "test_bugs.py").write_text(text, encoding="utf-8")
-        status[which] = run_tests(place, [f"test_bugs.py::{name}"], config)
-    if status["right"] != 0:
-        return 0, "the test fails on the right program" if status["right"] == 1 else (
-            "the test does not run on the right program")
-    return (2, "the test tells them apart") if status["bug"] == 1 else (
-        0, "the test passes on the program with the bug as well")
+    for version, text in (("correct", bug.solved()), ("bug", bug.source())):
+        program = folder / f"{number}-{version}"
+        copy_program(program, bug.file, text)
+        (program / "test_bugs.py").write_text(test_file, encoding="utf-8")
+        status[version] = run_tests(program, [f"test_bugs.py::{name}"], config)
+    if status["correct"] == 1:
+        return 0, "the test fails on the correct program"
+    if status["correct"] != 0:
+        return 0, "the test does not run on the correct program"
+    if status["bug"] != 1:
+        return 0, "the test does not fail on the program with the bug"
+    return 2, "the test tells the programs apart"
 
 
-def judge(item, answers, text, folder, config):
-    """-> (name, points, most, what to say)"""
-    n, bug = item
-    answer = answers.get(n) if isinstance(answers.get(n), dict) else {}
-    points, says = judge_line(bug, answer, folder, config)
-    more, also = judge_test(n, bug, text, folder, config)
-    return f"bug {n}", points + more, 3, f"{says}; {also}"
+def judge(number, bug, answers, test_file, folder, config):
+    """-> a row of the report"""
+    answer = answers.get(number)
+    answer = answer if isinstance(answer, dict) else {}
+    line_points, line_feedback = judge_line(bug, answer)
+    test_points, test_feedback = judge_test(number, bug, test_file, folder, config)
+    return f"bug {number}", line_points + test_points, 3, f"{line_feedback}; {test_feedback}"
+
+
+def read_answers(folder):
+    """-> the contents of bugs.json and test_bugs.py, empty if they cannot be read"""
+    answers, test_file = {}, ""
+    try:
+        answers = json.loads(read_submitted(folder, "bugs.json"))
+    except (ValueError, RecursionError) as error:
+        print(f"bugs.json: {error}")
+    try:
+        test_file = read_submitted(folder, "test_bugs.py")
+    except ValueError as error:
+        print(error)
+    return answers if isinstance(answers, dict) else {}, test_file
 
 
 def grade(config):
-    texts = {}
-    for name in ("bugs.json", "test_bugs.py"):
-        try:
-            texts[name] = read_submitted(config.folder, name)
-        except ValueError as e:
-            print(f"{e}: its points are lost")
-    try:
-        answers = json.loads(texts.get("bugs.json", "{}"))
-        check(isinstance(answers, dict), 'bugs.json is to be {"1": {"line": ..., "fix": ...}, ...}')
-    except (ValueError, RecursionError) as e:
-        print(f"bugs.json is no JSON ({e}): its points are lost")
-        answers = {}
+    answers, test_file = read_answers(config.grade)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        def judge_bug(item):
+            return judge(*item, answers, test_file, Path(folder), config)
         with ThreadPoolExecutor(2) as pool:
-            rows = list(pool.map(functools.partial(
-                judge, answers=answers, text=texts.get("test_bugs.py", ""), folder=Path(folder),
-                config=config), number(config.seed).items()))
-    report(rows, config.results, "a person reads test_bugs.py: each test is to say why")
+            rows = list(pool.map(judge_bug, number_bugs(config.seed).items()))
+    report(rows, config.results, "please read test_bugs.py: does each test say why it fails?")
 
 
 def main():
-    name_words("what", "folder")
     config = read_flags(__doc__, Config)
-    check(config.what in ("make", "grade"), "python -m course.bugs make FOLDER, or grade FOLDER")
-    if config.what == "grade":
-        check_folder(config.folder, "name the folder that was handed in")
+    if config.grade:
+        check(Path(config.grade).is_dir(), "--grade must be a folder")
         return grade(config)
-    check(config.folder and not os.path.lexists(config.folder),
-          f"{config.folder or 'no folder'}: name a new folder")
-    for n, bug in number(config.seed).items():
-        copy_program(Path(config.folder) / n, bug.file, put_in(bug))
-    print(f"{config.folder}: {len(BUGS)} programs with a bug in each")
+    check(config.make and not Path(config.make).exists(), "--make must be a new folder")
+    for number, bug in number_bugs(config.seed).items():
+        copy_program(Path(config.make) / number, bug.file, bug.source())
+    print(f"{config.make}: {len(BUGS)} programs, each with a bug")
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

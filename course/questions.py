@@ -1,44 +1,39 @@
-"""Part 3: questions about the student's own runs. Figures and choices are checked here, reasons are
-read by a person.
+"""Part 3: questions about the student's own run. Figures are checked here; a person reads the
+reasons.
 
-    python -m course.questions grade ../submission     answers.json and out/ (no weights) -> points
+    python -m course.questions --grade ../submission   answers.json, out/ without *.pt -> points
+    python -m course.questions --show out-1            the figures of a finished run
 
-Per question: a point for the figure of the submitted run, a point if that lies within what other
-seeds found, a point for the reason. The run has to be one: its answers are judged anew by the true
-utility. The questions stand in README.md, the sheet; answers.json is
+A figure earns a point if it is that of the submitted run and another one if it is in the range of
+other runs. The answers of the run are scored again by the true utility, so figures cannot be
+invented. The questions are in README.md; answers.json is
 {"1": {"figure": 0.69, "reason": "..."}, ...}.
 """
 
 import json
 import math
-from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 
-from course.words import check_folder, name_words, read_submitted, report
+from course.sandbox import read_submitted, report
 from data.world.text import make_prompts
 from data.world.utility import utility
-from tools.flags import check, read_flags, run
+from tools.flags import check, read_flags
 
 
 @dataclass(frozen=True)
 class Config:
-    what: str = ""                 # grade; may stand without its flag
-    folder: str = ""               # what was handed in; may stand without its flag
-    results: str = ""              # Gradescope's results.json, if one is wanted
+    grade: str = ""                # the submitted folder
+    show: str = ""                 # the folder of a finished run
+    results: str = ""              # also write Gradescope's results.json to this path
 
 
-# `within` is what six runs of three seeds found (of the experiments three), mean ± 4 deviations;
-# None: it is exact. Two more seeds lie inside.
-Question = namedtuple("Question", "right within")
-
-
-# --- what a run says of itself --------------------------------------------------------------------
+# --- the figures of a run -------------------------------------------------------------------------
 
 
 def read_log(out, stage):
-    """The lines of a stage's log, the closing one at last."""
-    text = read_submitted(out, f"metrics/{stage}.jsonl", 2 ** 24)
+    """The lines of a log; the last one, of step -1, is about the finished stage."""
+    text = read_submitted(out, f"metrics/{stage}.jsonl", max_bytes=2 ** 24)
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -46,124 +41,93 @@ def read_results(out):
     return json.loads(read_submitted(out, "results.json"))
 
 
-def find_log_2(out):
-    return math.log(2)
+def read_figures(out):
+    """The figures in the order of README.md; None where experiment 1 was not run."""
+    results, log = read_results(out), read_log(out, "ppo")
+    sft, ppo, ppo_ptx = results["sft"], results["ppo"], results["ppo_ptx"]
+    gain_of_sft = sft["correct_07"] - sft["correct"]         # from temperature 1 to 0.7
+    gain_of_ppo = ppo["correct_07"] - ppo["correct"]
+    free_kl = free_utility = None
+    if (out / "free").is_dir():
+        free_log = read_log(out / "free", "ppo")
+        free_kl = free_log[-2]["kl"]
+        free_utility = free_log[-1]["utility"] - log[-1]["utility"]
+    return [math.log(2), log[-2]["kl"], read_log(out, "reward")[-1]["accuracy"],
+            results["rm"]["reads_wrong"], ppo["lm_loss"] - sft["lm_loss"],
+            ppo_ptx["lm_loss"] - sft["lm_loss"], gain_of_sft - gain_of_ppo, free_kl, free_utility,
+            math.log(8) - 7 / 8]
 
 
-def find_kl(out):
-    return read_log(out, "ppo")[-2]["kl"]
-
-
-def find_accuracy(out):
-    return read_log(out, "reward")[-1]["accuracy_labels"]
-
-
-def find_reading(out):
-    return read_results(out)["rm"]["reads_wrong"]
-
-
-def find_tax(out, name="ppo"):
-    found = read_results(out)
-    return found[name]["lm_loss"] - found["sft"]["lm_loss"]
-
-
-def find_tax_of_ptx(out):
-    return find_tax(out, "ppo_ptx")
-
-
-def find_gain_of_cooling(out):
-    found = read_results(out)
-    return (found["sft"]["right_07"] - found["sft"]["right"]
-            - found["ppo"]["right_07"] + found["ppo"]["right"])
-
-
-def find_free_kl(out):
-    return find_kl(f"{out}/free")
-
-
-def find_free_gold(out):
-    return read_log(f"{out}/free", "ppo")[-1]["gold"] - read_log(out, "ppo")[-1]["gold"]
-
-
-def find_kl_of_best_of_8(out):
-    return math.log(8) - 7 / 8
-
-
-QUESTIONS = [Question(*row) for row in [           # in the order of the sheet
-    (find_log_2, None),
-    (find_kl, (0.1, 2.2)),
-    (find_accuracy, (0.7, 0.82)),
-    (find_reading, (0.9, 0.98)),
-    (find_tax, (0.01, 0.13)),
-    (find_tax_of_ptx, (-0.13, 0.02)),
-    (find_gain_of_cooling, (-0.05, 0.35)),
-    (find_free_kl, (0.4, 2.2)),
-    (find_free_gold, (-0.4, 0.4)),
-    (find_kl_of_best_of_8, None),
-]]
+# the mean of several seeds +- 4 standard deviations; None for a figure that is the same in all runs
+USUAL_RANGES = [None, (0.1, 2.2), (0.7, 0.82), (0.9, 0.98), (0.01, 0.13), (-0.13, 0.02),
+                (-0.05, 0.35), (0.4, 2.2), (-0.4, 0.4), None]
 
 
 # --- points ---------------------------------------------------------------------------------------
 
 
-def doubt(out):
-    """-> "", or why these are not the figures of a run: the answers are judged again."""
-    results, given = read_results(out), {}
-    for line in read_submitted(out, "answers.jsonl", 2 ** 24).splitlines():
-        row = json.loads(line)
-        given.setdefault(row["model"], []).append(row)
-    if not {"sft", "ppo", "ppo_ptx", "dpo"} <= set(given):
-        return "answers.jsonl lacks a model"
-    asked = {p.text: p for p in make_prompts(min(1000, len(given["sft"])), "eval", results["seed"])}
-    for name, rows in given.items():
-        if {row["prompt"] for row in rows} != set(asked):
-            return f"the prompts of {name} are not those of seed {results['seed']}"
-        mean = sum(utility(asked[row["prompt"]], row["answer"], row["ended"])
-                   for row in rows) / len(rows)
-        if abs(mean - results[name]["gold"]) > 0.01:
-            return (f"the answers of {name} are worth {mean:.2f}, results.json says "
-                    f"{results[name]['gold']:.2f}")
+def find_doubt(out):
+    """-> why these are not the figures of a run, "" if they may be"""
+    results, utilities = read_results(out), {}
+    prompts = {prompt.text: prompt for prompt in make_prompts(1000, "eval", results["seed"])}
+    for line in read_submitted(out, "answers.jsonl", max_bytes=2 ** 24).splitlines():
+        record = json.loads(line)
+        if record["prompt"] not in prompts:
+            return f"an answer is to a prompt that seed {results['seed']} does not have"
+        value = utility(prompts[record["prompt"]], record["answer"], record["ended"])
+        utilities.setdefault(record["model"], []).append(value)
+    for name in ("sft", "ppo", "ppo_ptx", "dpo"):
+        if name not in utilities:
+            return f"answers.jsonl has no answers of {name}"
+        mean = sum(utilities[name]) / len(utilities[name])
+        if abs(mean - results[name]["utility"]) > 0.01:
+            return (f"the answers of {name} have a utility of {mean:.2f}, results.json says "
+                    f"{results[name]['utility']:.2f}")
     return ""
 
 
-def judge(question, answer, out):
-    """-> points of 2, what to say"""
-    try:
-        value = question.right(out)
-    except (ValueError, LookupError, TypeError) as e:
-        return 0, f"out/ does not tell: {e}"
-    low, high = question.within or (value, value)
-    usual = low <= value <= high
-    given = answer.get("figure") if isinstance(answer, dict) else answer
-    if type(given) not in (int, float) or not math.isfinite(given):
+def judge(value, usual_range, answer):
+    """-> points of 2, feedback"""
+    submitted = answer.get("figure") if isinstance(answer, dict) else None
+    if value is None:
+        return 0, "out/free is missing"
+    if type(submitted) not in (int, float) or not math.isfinite(submitted):
         return 0, "no figure"
-    near = abs(given - value) <= 0.006 + 0.01 * abs(value)
-    says = f"{given:.4g}; in this run it is {value:.3f}"
-    return near + usual * near, says + (
-        "" if usual else f", outside of {low} to {high}, what other seeds found: look for a bug")
+    if abs(submitted - value) > 0.006 + 0.01 * abs(value):
+        return 0, f"{submitted:.4g}, but in this run it is {value:.3f}"
+    if usual_range and not usual_range[0] <= value <= usual_range[1]:
+        return 1, (f"{submitted:.4g} is that of the run, but other runs are between "
+                   f"{usual_range[0]} and {usual_range[1]}: look for a bug")
+    return 2, f"{submitted:.4g}"
 
 
 def grade(config):
-    out, rows = Path(config.folder) / "out", []
+    out = Path(config.grade) / "out"
+    answers, figures = {}, [None] * len(USUAL_RANGES)
     try:
-        answers = json.loads(read_submitted(config.folder, "answers.json"))
-        why = "" if isinstance(answers, dict) else 'answers.json is to be {"1": {"figure": ...}}'
-        why = why or doubt(out)
-    except (ValueError, LookupError, TypeError, RecursionError) as e:
-        why = f"{type(e).__name__}: {e}"
-    for n, question in enumerate(QUESTIONS, 1):
-        points, says = (0, why) if why else judge(question, answers.get(str(n)), out)
-        rows.append((f"question {n}", points, 2, says))
-    report(rows, config.results, f"and a point for each of {len(QUESTIONS)} reasons, by a person")
+        answers = json.loads(read_submitted(config.grade, "answers.json"))
+        doubt = find_doubt(out) if isinstance(answers, dict) else "answers.json is not an object"
+        figures = read_figures(out)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        doubt = f"{type(error).__name__}: {error}"
+    rows = []
+    for i, (value, usual_range) in enumerate(zip(figures, USUAL_RANGES)):
+        points, feedback = 0, doubt
+        if not doubt:
+            points, feedback = judge(value, usual_range, answers.get(str(i + 1)))
+        rows.append((f"question {i + 1}", points, 2, feedback))
+    report(rows, config.results, "a person reads the reasons, one point each")
 
 
 def main():
-    name_words("what", "folder")
     config = read_flags(__doc__, Config)
-    check(config.what == "grade", "python -m course.questions grade FOLDER")
-    check_folder(config.folder, "name the folder that was handed in")
-    grade(config)
+    if config.show:
+        for i, value in enumerate(read_figures(Path(config.show))):
+            print(f"{i + 1:2} {value}  usual {USUAL_RANGES[i]}")
+    else:
+        check(config.grade and Path(config.grade).is_dir(), "--grade must be a folder")
+        grade(config)
 
 
 if __name__ == "__main__":
-    run(main)
+    main()
