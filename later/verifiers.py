@@ -1,115 +1,115 @@
-"""What an answer earns: a program's verdict in place of people's. later/grpo.py learns from it.
+"""Verifiers: programs that check an answer. They replace the reward model (RLVR, 2411.15124).
 
-    loose     the expected words are contained, whatever else is said
-    strict    one sentence, it parses, says what was asked for and nothing false; and it ended
-    reward    the reward model's score, for comparison: no program, a taste
-    final     of a worked sum: the last step says the right number
-    trace     of a worked sum: every step is right
-    steps     of a worked sum: 1 at each step's end while all steps so far are right, else 0
-    prm       of a worked sum: at each step's end the chance that it is right, by process.py
+Both know the answer key of a prompt, the groups of words that an answer has to contain. Neither
+knows the true utility.
+
+    loose     the expected words occur somewhere in the answer
+    strict    one sentence that parses, contains them and states nothing false; and it ended
+
+later/grpo.py trains on them. PPO does too, since ppo.train takes any score_fn:
+
+    python -m later.verifiers --beta 0     PPO on the strict verifier; out/sft.pt, and out/reward.pt
+                                           for the value function -> out/ppo.pt
 """
 
-import tools               # before torch: it says how torch's threads wait
+import dataclasses
+import json
+
 import torch
 
-from data.batches import encode_prompt
+import ppo
 from data.world.facts import FACTS, parse, sentences
 from data.world.text import make_prompts
 from data.world.utility import contains
-from later.chains import is_answer_right, is_trace_right, label_answer, make_sums, step_ends
-from later.process import step_probabilities
-from reward import load_reward, score_all
-from tools.flags import check
+from reward import load_reward, score
+from tools.checkpoints import load_gpt
+from tools.device import setup
+from tools.flags import atomic_write, check, read_flags
 
-WORLD, CHAINS = ("loose", "strict", "reward"), ("final", "trace", "steps", "prm")
-MISSING_END = -3.0                 # the reward model's score of an answer that never ends
-
+MISSING_EOS_SCORE = -3.0           # of the reward model for an answer that does not end, as in PPO
 
 # --- verifiers ------------------------------------------------------------------------------------
 
 
 def loose(prompt, answer, ended):
-    """Every expected group of words is somewhere in the answer. "2 3 4 5 ... 20." passes."""
+    """Whether the expected words occur in the answer. "Two four six eight legs" passes."""
     text = answer.lower()
-    return all(sum(contains(text, option) for option in options) >= n
-               for n, options in prompt.required)
+    for n, options in prompt.required:
+        if sum(contains(text, option) for option in options) < n:
+            return False
+    return True
 
 
 def strict(prompt, answer, ended):
-    """One sentence of the world with the expected words that states nothing false, and the end."""
+    """Whether the answer is one true sentence of the small world with the expected words, and it
+    ended."""
     said = sentences(answer)
-    parsed = parse(said[0]) if len(said) == 1 else None
-    true = parsed is True or (type(parsed) is tuple
-                              and (FACTS.get(parsed[:2]) == parsed[2]) == parsed[3])
-    return bool(ended and true and loose(prompt, answer, ended))
+    if not ended or len(said) != 1 or not loose(prompt, answer, ended):
+        return False
+    claim = parse(said[0])
+    if isinstance(claim, tuple):             # a fact, affirmed or denied
+        relation, subject, obj, affirmed = claim
+        return (FACTS.get((relation, subject)) == obj) == affirmed
+    return claim is True                     # any other sentence of the world
 
 
-VERIFIERS = dict(loose=loose, strict=strict, final=is_answer_right, trace=is_trace_right)
+def make_checkable(n, split, seed=0, checkable=True):
+    """n prompts of the small world with exactly one correct answer, or n of all others. -> [Prompt]
+    """
+    n_drawn, prompts = 2 * n, []
+    while len(prompts) < n:
+        prompts = [p for p in make_prompts(n_drawn, split, seed) if p.one_answer == checkable]
+        n_drawn *= 2
+    return prompts[:n]
 
 
-def reward_steps(one, answer, ended):
-    """1 for each step up to the first wrong one, then 0: what follows a mistake earns nothing, and
-    a true step that is said again is not due, so it earns nothing either. To stop early is a wrong
-    step."""
-    rewards, right = [], True
-    for label in label_answer(one, answer, ended):
-        right = right and label
-        rewards.append(float(right))
-    return rewards
+def make_score_fn(verify, prompts, tokenizer):
+    """verify: prompt, answer, ended -> bool or float
+    -> score_fn of ppo.train and later/grpo.py: tokens, response mask (B, T) -> scores (B,)"""
+    prompt_with_text = {prompt.text: prompt for prompt in prompts}
+
+    def score_fn(tokens, response_mask):
+        scores = []
+        for row, row_mask in zip(tokens, response_mask):
+            text = tokenizer.decode(row[:row_mask.argmax()].tolist()).removesuffix("\n")
+            response = row[row_mask > 0].tolist()
+            ended = response[-1] == tokenizer.eos
+            scores.append(float(verify(prompt_with_text[text], tokenizer.decode(response), ended)))
+        return torch.tensor(scores, device=tokens.device)
+    return score_fn
 
 
-# --- prompts and verdicts -------------------------------------------------------------------------
+def load_score_fn(config, prompts, tokenizer, device):
+    """-> score_fn of grpo.Config.reward"""
+    check(config.reward in ("strict", "loose", "model"), "--reward must be strict, loose or model")
+    if config.reward != "model":
+        return make_score_fn(strict if config.reward == "strict" else loose, prompts, tokenizer)
+    reward_model = load_reward(f"{config.out}/reward.pt", device).requires_grad_(False)
+
+    def score_fn(tokens, response_mask):
+        ended = ((tokens == tokenizer.eos) * response_mask).sum(dim=1) > 0
+        return torch.where(ended, score(reward_model(tokens), response_mask), MISSING_EOS_SCORE)
+    return score_fn
 
 
-def make_checkable(n, which, seed=0, checkable=True):
-    """n prompts of the small world with exactly one answer, or n of all others."""
-    drawn, found = 12 * n if checkable else 2 * n, []
-    while len(found) < n:
-        found = [p for p in make_prompts(drawn, which, seed) if p.one_answer == checkable]
-        drawn *= 2
-    return found[:n]
+# --- PPO on a verifier ----------------------------------------------------------------------------
 
 
-def make_task(signal, n, seed):
-    """-> the prompts that a signal can judge"""
-    return make_checkable(n, "train", seed) if signal in WORLD else make_sums(n, "train", seed)
+def main():
+    config = read_flags(__doc__, ppo.Config)
+    device = setup(config)
+    policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+    value_fn = load_reward(f"{config.out}/reward.pt", device)
+    prompts = make_checkable(1000, "train", config.seed)            # those of later/grpo.py
+    path = f"{config.out}/checkable.jsonl"
+    with atomic_write(path) as file:
+        for prompt in prompts:
+            file.write(json.dumps(dict(prompt=prompt.text)) + "\n")
+    # the verifier has its own verdict on answers that do not end
+    config = dataclasses.replace(config, prompts=path, missing_eos_score=0.0)
+    score_fn = make_score_fn(strict, prompts, tokenizer)
+    ppo.train(config, policy, value_fn, score_fn, tokenizer, device)
 
 
-def choose_name(config):
-    """-> the checkpoint that a run writes, by its signal if no name is given; it is none of those
-    that are read"""
-    usual = dict(reward="by_reward", prm="by_prm").get(config.signal, config.signal)
-    name = config.name or usual
-    check(name not in ("base", "sft", "reward", config.begin, config.judge),
-          f"--name {name}: that checkpoint is read; give another name")
-    return name
-
-
-def load_judge(config, device):
-    """The model that judges, None where a program does."""
-    if config.signal not in ("reward", "prm"):
-        return None
-    name = "reward" if config.signal == "reward" else config.judge
-    return load_reward(f"{config.out}/{name}.pt", device).requires_grad_(False)
-
-
-def judge_answers(signal, judge, prompts, responses, tokenizer):
-    """One response (ids) a prompt. -> scores (N,)"""
-    if signal == "reward":
-        examples = [(encode_prompt(tokenizer, p.text), y) for p, y in zip(prompts, responses)]
-        scores = score_all(judge, examples, judge.head.weight.device)
-        ended = torch.tensor([y[-1] == tokenizer.eos for y in responses])
-        return torch.where(ended, scores, MISSING_END)
-    verify = VERIFIERS[signal]
-    return torch.tensor([float(verify(p, tokenizer.decode(y), y[-1] == tokenizer.eos))
-                         for p, y in zip(prompts, responses)])
-
-
-def judge_steps(signal, judge, prompts, responses, tokenizer):
-    """-> for each response where its steps end, an index into its ids, and what each step earns"""
-    ends = [step_ends(tokenizer, y) for y in responses]
-    if signal == "steps":
-        return ends, [reward_steps(one, tokenizer.decode(y), y[-1] == tokenizer.eos)
-                      for one, y in zip(prompts, responses)]
-    examples = [(encode_prompt(tokenizer, p.text), y) for p, y in zip(prompts, responses)]
-    return ends, step_probabilities(judge, examples, ends)
+if __name__ == "__main__":
+    main()
