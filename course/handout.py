@@ -28,7 +28,7 @@ class Config:
 
 IGNORED = ("out*", ".git", ".ci", ".venv", "__pycache__", ".pytest_cache", "*.pyc", "samples")
 OF_COURSE = {"README.md", "__init__.py", "holes.py", "waiting.py"}
-TESTS = {"conftest.py", "run.sh", "test_eight_more.py", "test_gibbs.py",
+TESTS = {"conftest.py", "run.sh", "test_eight_more.py", "test_gibbs.py", "test_sft.py",
          *(f"test_{Path(hole.file).stem}.py" for hole in RECIPE)}
 USES_LATER = re.compile(r"^\s*(?:from|import) later\b|python -m later", re.M)
 

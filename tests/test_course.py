@@ -1,81 +1,78 @@
-"""The course's promises in seconds: what is handed out is empty and waits, right answers get all
-points however they are written, known mistakes cost some and are called by their names, and what is
-handed in cannot read, forge or hang. `python -m course.check` does the same at length."""
+"""The course's promises: the handout is empty and its tests wait, correct functions get all points
+however they are written, known mistakes cost points and are named, and a submission can neither
+read, forge nor hang. `python -m course.check` checks more and takes longer.
+"""
 
 import ast
 import json
+import math
 import re
-import shutil
 import subprocess
 import sys
-import textwrap
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from course import bugs, questions
-from course.bugs import BUGS, HELD_BACK, find_lines, judge_line, judge_test, put_in
-from course.grade import Config, grade_one, judge, known, run_student, solved
+from course.bugs import BUGS, HELD_BACK, changed_lines, judge_line, judge_test
+from course.cases import evaluate_all
+from course.grade import Config, judge, mistaken_outputs, read_solved, run_submitted
 from course.handout import hand_out
 from course.holes import HOLES, LATER, RECIPE, ROOT, is_empty
-from course.mistakes import MISTAKES
-from course.outputs import evaluate_all
-from course.surgery import cut, empty, find
+from course.sandbox import run_student
+from course.surgery import empty, find_function, read_mistakes, split_at_body
+from data.world.text import make_prompts
+from data.world.utility import utility
 
 HOLE = {hole.name: hole for hole in HOLES}
-by_name = pytest.mark.parametrize("hole", HOLES, ids=[hole.name for hole in HOLES])
-
-
-def read(hole):
-    return (ROOT / hole.file).read_text(encoding="utf-8")
+every_hole = pytest.mark.parametrize("hole", HOLES, ids=HOLE)
 
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course") / "student"
-    hand_out(folder)
+    hand_out(folder, RECIPE)
     return folder
 
 
-# --- what is handed out ---------------------------------------------------------------------------
+# --- handout --------------------------------------------------------------------------------------
+
+SOURCE = '''
+def f(x):
+    """Docstring."""
+    assert x > 0
+    y = x + 1
+    return y
 
 
-def test_an_empty_function_keeps_its_signature_docstring_and_assertions():
-    source = textwrap.dedent('''
-        def f(x):
-            """What it is."""
-            assert x > 0
-            y = x + 1
-            return y
+def g(x):
+    return 2
+'''
 
 
-        def g(x):
-            return 2
-        ''')
-    once = empty(source, "f", "two\nlines")
-    assert ast.get_docstring(find(once, "f")) == "What it is." and "assert x > 0" in once
-    assert "x + 1" not in once and "    # two\n    # lines\n    raise NotImpl" in once
-    assert "return 2" in once and "return 2" not in empty(once, "g")
-    with pytest.raises(AssertionError):
-        find(source, "h")
+def test_an_empty_function_keeps_signature_docstring_and_assertions():
+    without_f = empty(SOURCE, "f", "two\nlines")
+    assert ast.get_docstring(find_function(without_f, "f")) == "Docstring."
+    assert "assert x > 0" in without_f and "x + 1" not in without_f and "return 2" in without_f
+    assert "    # two\n    # lines\n    raise NotImplementedError" in without_f
+    assert "return 2" not in empty(without_f, "g")
 
 
-def test_the_solved_scripts_know_nothing_of_the_course():
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("data/**/*.py"), *ROOT.glob("tools/*.py"),
-                 *ROOT.glob("later/*.py")]:
-        assert not re.search(r"\bcourse\b|NotImplementedError|TODO|solution [a-z]* here",
-                             path.read_text(encoding="utf-8"), re.I), path
+def test_the_solved_scripts_do_not_mention_the_course():
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("later/*.py")]:
+        assert not re.search(r"\bcourse\b|TODO", path.read_text("utf-8")), path
 
 
-def test_what_is_handed_out_is_empty_and_holds_no_solution(student):
-    """No line of a body, if it is long enough to say something, stands in any file."""
-    texts = {path: path.read_text(encoding="utf-8") for path in student.rglob("*")
-             if path.suffix in (".py", ".md", ".sh", ".txt", ".jsonl")}
+def test_the_handout_is_empty_and_holds_no_solution(student):
+    """No line of a body that is long enough to tell something is in any file."""
+    texts = {}
+    for path in student.rglob("*"):
+        if path.suffix in (".py", ".md", ".sh", ".txt"):
+            texts[path] = path.read_text("utf-8")
     for hole in RECIPE:
-        given = texts[student / hole.file]
-        assert is_empty(hole, given) and ast.get_docstring(find(given, hole.name))
-        assert judge(hole, evaluate_all(hole, given, 0), 0) == (0, "not written yet")
-        for line in cut(read(hole), hole.name)[1]:
+        source = texts[student / hole.file]
+        assert is_empty(hole, source) and ast.get_docstring(find_function(source, hole.name))
+        assert judge(hole, evaluate_all(hole, source, 0), 0) == (0, "not written yet")
+        for line in split_at_body(read_solved(hole), hole.name)[1]:
             line = line.partition("#")[0].strip()
             if len(line) > 34:
                 assert not [path for path, text in texts.items() if line in text], line
@@ -84,63 +81,62 @@ def test_what_is_handed_out_is_empty_and_holds_no_solution(student):
     assert not (student / "later").exists() and not (student / ".git").exists()
 
 
-def test_the_second_hand_out_has_the_recipe_solved(tmp_path):
-    hand_out(tmp_path / "student", later=True)
+def test_the_second_handout_has_the_recipe_solved(tmp_path):
+    hand_out(tmp_path / "student", LATER)
     for hole in HOLES:
-        text = (tmp_path / "student" / hole.file).read_text(encoding="utf-8")
+        text = (tmp_path / "student" / hole.file).read_text("utf-8")
         assert is_empty(hole, text) == (hole in LATER)
 
 
-def test_tests_that_show_a_bug_are_held_back(student):
+def test_tests_that_show_a_bug_are_left_out(student):
     for name, tests in HELD_BACK.items():
-        ours, theirs = ((folder / "tests" / name).read_text(encoding="utf-8")
-                        for folder in (ROOT, student))
-        assert all(find(ours, test) for test in tests)
-        assert not re.search("|".join(rf"def {test}\(" for test in tests), theirs)
+        given = (student / "tests" / name).read_text("utf-8")
+        for test in tests:
+            assert find_function((ROOT / "tests" / name).read_text("utf-8"), test)
+            assert f"def {test}(" not in given
 
 
-def test_tests_of_what_is_not_written_wait_and_the_others_pass(student, tmp_path):
-    """None fails while the first functions are written. `python -m course.check holes` fills them
-    one by one, for all tests."""
-    folder = shutil.copytree(student, tmp_path / "student")
-    for path in {hole.file for hole in RECIPE}:
-        text = (ROOT / path).read_text(encoding="utf-8")
-        for hole in RECIPE[3:]:
-            text = empty(text, hole.name) if hole.file == path else text
-        (folder / path).write_text(text, encoding="utf-8")
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-                           *(f"tests/test_{name}.py" for name in ("sft", "reward", "dpo")),
-                           "-k", "lm_loss or preference_loss or dpo_loss"],
-                          cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
-    counts = {state: int(n) for n, state in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
-    assert counts.keys() == {"passed"} and counts["passed"] >= 3, done.stdout
-    assert set(re.findall(r"waits for (\w+)", done.stdout)) == {
-        "preference_loss", "dpo_loss"}, done.stdout
+WAITING = """
+import ppo, dpo, torch
+def test_waits(): ppo.gae(*3 * [torch.zeros(1, 1)], 1, 1)
+def test_waits_inside():
+    try: ppo.gae(*3 * [torch.zeros(1, 1)], 1, 1)
+    except NotImplementedError as error: raise SystemExit from error
+def test_passes(): pass
+def test_fails(): assert False
+"""
 
 
-# --- points ---------------------------------------------------------------------------------------
+def test_tests_of_empty_functions_wait(student):
+    (student / "tests" / "test_waiting.py").write_text(WAITING)
+    process = subprocess.run([sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider",
+                              "tests/test_waiting.py"], cwd=student, capture_output=True, text=True)
+    assert "1 failed, 1 passed, 2 skipped" in process.stdout, process.stdout
+    assert "[2] tests/test_waiting.py:0: waits for gae" in process.stdout
 
 
-@by_name
+# --- points for functions -------------------------------------------------------------------------
+
+
+@every_hole
 def test_the_solved_function_gets_all_points(hole):
-    for seed in range(8):          # `python -m course.check mistakes --seeds 20` tries more
-        assert judge(hole, evaluate_all(hole, read(hole), seed), seed) == (1, "right")
+    for seed in range(5):
+        assert judge(hole, evaluate_all(hole, read_solved(hole), seed), seed) == (1, "correct")
 
 
-@by_name
-def test_every_known_mistake_costs_points_and_is_called_by_its_name(hole):
-    for mistake, returned in known(hole, 1).items():
-        share, says = judge(hole, returned, 1)
-        assert share < 1 and says.startswith(mistake.says), mistake
-    assert solved(hole, 1) and len(known(hole, 1)) >= 3
+@every_hole
+def test_every_known_mistake_costs_points_and_is_named(hole):
+    assert len(mistaken_outputs(hole, 1)) >= 3
+    for mistake, outputs in mistaken_outputs(hole, 1).items():
+        fraction, feedback = judge(hole, outputs, 1)
+        assert fraction < 1 and feedback.startswith(mistake.explanation), mistake
 
 
-def test_there_are_more_than_a_hundred_of_them():
-    assert len(MISTAKES) >= 100 and {m.hole for m in MISTAKES} == set(HOLE)
+def test_there_are_142_known_mistakes():
+    assert len(read_mistakes()) == 142
 
 
-OTHERWISE = '''
+OTHERWISE = """
 def token_logprobs(logits, tokens):
     B, T, V = logits.shape
     flat = F.cross_entropy(logits[:, :-1].float().reshape(-1, V), tokens[:, 1:].reshape(-1),
@@ -152,52 +148,25 @@ def token_logprobs(logits, tokens):
     chosen = (logits[:, :-1] * F.one_hot(tokens[:, 1:], logits.shape[-1])).sum(-1)
     return chosen - logits[:, :-1].logsumexp(-1)
 ---
-def token_logprobs(logits, tokens):
-    rows = [torch.stack([logits[b, t].float().log_softmax(0)[tokens[b, t + 1]]
-                         for t in range(tokens.shape[1] - 1)]) for b in range(len(tokens))]
-    return torch.stack(rows)
----
 def masked_mean(x, mask):
     return x[mask.bool()].mean()
 ---
-def masked_mean(x, mask):
-    return torch.where(mask > 0, x, torch.zeros_like(x)).sum() / mask.count_nonzero()
----
 def lm_loss(logits, tokens, mask):
-    V = logits.shape[-1]
-    wanted = tokens[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
-    return F.cross_entropy(logits[:, :-1].reshape(-1, V).float(), wanted.reshape(-1))
+    targets = tokens[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
+    return F.cross_entropy(logits[:, :-1].transpose(1, 2).float(), targets)
 import torch.nn.functional as F
+---
+def score(per_token, mask):
+    return torch.stack([row[m.nonzero().max()] for row, m in zip(per_token, mask)])
 ---
 def preference_loss(score_w, score_l):
     return F.softplus(score_l - score_w).mean()
----
-def preference_loss(score_w, score_l):
-    return F.binary_cross_entropy_with_logits(score_w - score_l, torch.ones_like(score_w))
 ---
 def ranking_loss(scores):
     K = scores.shape[1]
     losses = [preference_loss(scores[:, i], scores[:, j])
               for i in range(K) for j in range(i + 1, K)]
     return sum(losses) / len(losses)
----
-def ranking_loss(scores):
-    gaps = scores[:, :, None] - scores[:, None, :]
-    i, j = torch.triu_indices(scores.shape[1], scores.shape[1], offset=1)
-    return -F.logsigmoid(gaps[:, i, j]).mean(dim=1).mean()
----
-def score(per_token, mask):
-    last = mask.shape[1] - 1 - mask.flip(1).argmax(dim=1)
-    return per_token[range(len(mask)), last]
----
-def score(per_token, mask):
-    return torch.stack([row[m.nonzero().max()] for row, m in zip(per_token, mask)])
----
-def shaped_rewards(score, logp, ref_logp, mask, beta):
-    reward = torch.where(mask > 0, beta * (ref_logp - logp), torch.zeros(()))
-    for b in range(len(mask)):
-        reward[b, int(mask[b].nonzero().max())] += score[b]
-    return reward
 ---
 def shaped_rewards(score, logp, ref_logp, mask, beta):
     is_last = mask * (mask.flip(1).cumsum(1).flip(1) == 1)
@@ -206,33 +175,28 @@ def shaped_rewards(score, logp, ref_logp, mask, beta):
 def gae(reward, value, mask, gamma, lam):
     adv = torch.zeros_like(reward)
     for b in range(len(mask)):
-        at, after, following = mask[b].nonzero().flatten().tolist(), 0.0, 0.0
-        for t in reversed(at):
-            following = reward[b, t] + gamma * after - value[b, t] + gamma * lam * following
-            adv[b, t], after = following, value[b, t]
+        next_value = next_adv = 0.0
+        for t in reversed(mask[b].nonzero().flatten().tolist()):
+            delta = reward[b, t] + gamma * next_value - value[b, t]
+            adv[b, t] = next_adv = delta + gamma * lam * next_adv
+            next_value = value[b, t]
     return adv, (adv + value) * mask
 ---
 def gae(reward, value, mask, gamma, lam):
     value = value * mask
-    T = reward.shape[1]
-    following = torch.cat([value[:, 1:], torch.zeros(len(value), 1)], dim=1)
-    delta = (reward + gamma * following - value) * mask
-    away = torch.arange(T)[:, None] - torch.arange(T)[None, :]
-    weights = torch.where(away >= 0, (gamma * lam) ** away.clamp(min=0).float(), torch.zeros(()))
+    next_value = torch.cat([value[:, 1:], torch.zeros(len(value), 1)], dim=1)
+    delta = (reward + gamma * next_value - value) * mask
+    steps = torch.arange(reward.shape[1])
+    distance = steps[:, None] - steps[None, :]
+    weights = torch.where(distance >= 0, (gamma * lam) ** distance.clamp(min=0).float(), 0.0)
     adv = (delta @ weights) * mask
     return adv, adv + value
 ---
 def whiten(x, mask):
-    kept = x[mask.bool()]
+    inside = x[mask.bool()]
     out = torch.zeros_like(x)
-    out[mask.bool()] = (kept - kept.mean()) / kept.std(correction=0)
+    out[mask.bool()] = (inside - inside.mean()) / inside.std(correction=0)
     return out
----
-def whiten(x, mask):
-    n = mask.sum()
-    mean = (x * mask).sum() / n
-    variance = (x ** 2 * mask).sum() / n - mean ** 2
-    return torch.where(mask > 0, (x - mean) / (variance + 1e-8).sqrt(), torch.zeros(()))
 ---
 def policy_loss(logp, old_logp, adv, mask, clip):
     keep = mask.bool()
@@ -240,69 +204,30 @@ def policy_loss(logp, old_logp, adv, mask, clip):
     ratio, a = torch.exp(change), adv[keep]
     one, two = -a * ratio, -a * torch.clamp(ratio, 1 - clip, 1 + clip)
     stats = dict(approx_kl=(ratio - 1 - change).mean().detach(),
-                 clipfrac=(two > one).float().mean(), ratio_error=(ratio - 1).abs().max().detach())
+                 clip_fraction=(two > one).float().mean())
     return torch.max(one, two).mean(), stats
 ---
-def policy_loss(logp, old_logp, adv, mask, clip):
-    log_ratio = torch.where(mask > 0, logp - old_logp, torch.zeros(()))
-    ratio = log_ratio.exp()
-    bound = torch.where(adv > 0, ratio.clamp(max=1 + clip), ratio.clamp(min=1 - clip))
-    with torch.no_grad():
-        stats = {"clipfrac": masked_mean((bound != ratio).float(), mask),
-                 "approx_kl": masked_mean(log_ratio.expm1() - log_ratio, mask),
-                 "ratio_error": (ratio - 1).abs().max(), "ratio": ratio.mean()}
-    return -(bound * adv * mask).sum() / mask.sum(), stats
----
-def value_loss(value, old_value, ret, mask, clip):
-    if clip is None:
-        return ((value - ret) ** 2 * mask).sum() / (2 * mask.sum())
-    low, high = old_value - clip, old_value + clip
-    near = torch.max(torch.min(value, high), low)
-    worse = torch.max((value - ret).abs(), (near - ret).abs())
-    return masked_mean(worse ** 2, mask) / 2
----
 HALF = 0.5
-
-
 def square(x):
     return x * x
-
-
 def value_loss(value, old_value, ret, mask, clip):
-    limit = float("inf") if clip is None else clip
-    moved = (value - old_value).clamp(-limit, limit) + old_value
-    errors = torch.stack([square(value - ret), square(moved - ret)])
+    near = (value - old_value).clamp(-clip, clip) + old_value
+    errors = torch.stack([square(value - ret), square(near - ret)])
     return HALF * masked_mean(errors.max(dim=0).values, mask)
 ---
 @torch.no_grad()
-def rollout(config, policy, ref, reward_model, value_fn, prompts, eot, generator, judge=judge):
-    tokens, response = sample(policy, prompts, config.max_new_tokens, eos=eot)
-    mask = response[:, 1:].clone()
-    ended = ((tokens == eot) & (response > 0)).any(dim=1).float()
-    logp, ref_logp = token_logprobs(policy(tokens), tokens), token_logprobs(ref(tokens), tokens)
-    value = value_fn(tokens)[:, :-1]
-    scores = judge(reward_model, tokens, response, ended, config.missing_end)
-    reward = shaped_rewards(scores, logp, ref_logp, mask, config.beta)
-    adv, ret = gae(reward, value, mask, 1.0, config.lam)
-    lengths = [int(row.nonzero().max()) + 1 for row in response]
-    return (Rollout(tokens, mask, logp, ref_logp, value, whiten(adv, mask), ret, scores, ended),
-            batch_by_length(lengths, config.minibatch, generator))
----
-def rollout(config, policy, ref, reward_model, value_fn, prompts, eot, generator, judge=judge):
-    tokens, response = sample(policy, prompts, config.max_new_tokens, 1.0, eot, generator)
-    mask, last = response[:, 1:], last_index(response)
-    ended = (tokens.gather(1, last[:, None]).squeeze(1) == eot).float()
-    minibatches = batch_by_length((last + 1).tolist(), config.minibatch, generator)
-    scores, grids = ended.clone(), [torch.zeros_like(mask) for _ in range(3)]
-    for rows in minibatches:
-        x = tokens[rows]
-        scores[rows] = judge(reward_model, x, response[rows], ended[rows], config.missing_end)
-        for grid, net in zip(grids, (policy, ref)):
-            grid[rows] = token_logprobs(net(x), x)
-        grids[2][rows] = value_fn(x)[:, :-1]
-    reward = shaped_rewards(scores, grids[0], grids[1], mask, config.beta)
-    adv, ret = gae(reward, grids[2], mask, 1, config.lam)
-    return Rollout(tokens, mask, *grids, whiten(adv, mask), ret, scores, ended), minibatches
+def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
+    tokens, response = sample(policy, prompts, config.max_new_tokens, 1.0, eos)
+    mask, last = response[:, 1:].clone(), last_index(response)
+    ended = tokens.gather(1, last[:, None]).squeeze(1) == eos
+    scores = score_fn(tokens, response).masked_fill(~ended, config.missing_eos_score)
+    logprobs = token_logprobs(policy(tokens), tokens)
+    ref_logprobs = token_logprobs(ref(tokens), tokens)
+    values = value_fn(tokens)[:, :-1]
+    rewards = shaped_rewards(scores, logprobs, ref_logprobs, mask, config.beta)
+    advantages, returns = gae(rewards, values, mask, 1, config.lam)
+    episodes = Rollout(tokens, mask, logprobs, values, whiten(advantages, mask), returns)
+    return episodes, describe(scores, ended, logprobs, ref_logprobs, values, returns, mask)
 ---
 def sequence_logprob(model, tokens, mask):
     logp = model(tokens).log_softmax(-1)
@@ -311,16 +236,12 @@ def sequence_logprob(model, tokens, mask):
         total = total + mask[:, t] * logp[range(len(tokens)), t - 1, tokens[:, t]]
     return total
 ---
-def sequence_logprob(model, tokens, mask):
-    per_token = token_logprobs(model(tokens), tokens)
-    return torch.einsum("bt,bt->b", per_token, mask[:, 1:])
----
 def dpo_loss(pi_w, pi_l, ref_w, ref_l, beta):
     margin = beta * ((pi_w - pi_l) - (ref_w - ref_l))
-    right = torch.heaviside(margin.detach(), torch.tensor(0.5))
-    stats = dict(rejected=(pi_l - ref_l).mean().detach(), chosen=(pi_w - ref_w).mean().detach(),
-                 margin=margin.mean().detach(), accuracy=right.mean())
-    return F.softplus(-margin).mean(), stats
+    stats = dict(accuracy=margin.sign().clamp(min=0).mean(), margin=margin.mean(),
+                 reward_chosen=beta * (pi_w - ref_w).mean(),
+                 reward_rejected=beta * (pi_l - ref_l).mean())
+    return F.softplus(-margin).mean(), {name: x.detach() for name, x in stats.items()}
 ---
 def group_advantages(scores, std):
     centred = scores - scores.mean(1)[:, None]
@@ -345,140 +266,152 @@ def process_loss(logits, labels, mask):
 ---
 def unbiased(p_ab, p_ba):
     return 0.5 + 0.5 * (p_ab - p_ba)
-'''.strip().split("\n---\n")
-
-
-def test_there_are_at_least_twenty_other_ways():
-    assert len(OTHERWISE) >= 20
+""".strip().split("\n---\n")
 
 
 @pytest.mark.parametrize("number", range(len(OTHERWISE)))
-def test_another_way_to_be_right_gets_all_points(number):
+def test_another_correct_version_gets_all_points(number):
     source = OTHERWISE[number]
-    hole = HOLE[re.search(r"^def (\w+)\((?!x\):)", source, re.M)[1]]
+    name = [name for name in re.findall(r"^def (\w+)", source, re.M) if name in HOLE][0]
     for seed in range(2):
-        assert judge(hole, evaluate_all(hole, source, seed), seed) == (1, "right")
+        assert judge(HOLE[name], evaluate_all(HOLE[name], source, seed), seed) == (1, "correct")
 
 
-def test_padding_forgotten_keeps_the_points_of_whole_rows():
-    hole = HOLE["whiten"]
+def test_whoever_forgets_the_padding_keeps_the_points_of_whole_rows():
     source = "def whiten(x, mask):\n    return (x - x.mean()) / x.std(correction=0)\n"
-    share, says = judge(hole, evaluate_all(hole, source, 0), 0)
-    assert share == 0.5 and "right in the case 'whole rows'" in says
-    assert says.startswith("padding is in mean and variance") or "where to look" in says
+    fraction, feedback = judge(HOLE["whiten"], evaluate_all(HOLE["whiten"], source, 0), 0)
+    assert fraction == 0.5 and "correct in the case 'whole rows'" in feedback
 
 
 # --- bad submissions ------------------------------------------------------------------------------
 
-FORGED = '''
+FORGED = """
 def whiten(x, mask):
     import os, sys, ppo, torch
     text = open(ppo.__file__).read()
     for name in ("whiten", "policy_loss", "value_loss", "rollout"):
-        assert f'raise NotImplementedError("{name}")' in text, "there it is"
+        assert f'raise NotImplementedError("{name}")' in text, "the solution is here"
     frame = sys._getframe()
     while "path" not in frame.f_locals:
         frame = frame.f_back
-    torch.save({"whole rows": {"value": torch.zeros(5, 8)}}, frame.f_locals["path"])
+    torch.save({"whole rows": {"value 0": torch.zeros(5, 8)}}, frame.f_locals["path"])
     os._exit(0)
-'''
-CHEATS = {       # what is handed in, seconds for it, what is said
-    "gae": ("def gae(*given):\n    import ppo\n    return ppo.gae(*given)\n", 60, "RecursionError"),
-    "whiten": (FORGED, 60, "wrong in the case 'whole rows': value"),
-    "value_loss": ("def value_loss(*given):\n    while True: pass\n", 4, "took more than 4 s")}
+"""
 
 
-def test_a_submission_cannot_call_read_forge_or_hang():
-    """Neither the solved function of the same name nor those after it are there to be called or
-    read, and a result that a student writes has to be the right one."""
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda name: run_student(HOLE[name], CHEATS[name][0], 0,
-                                                       CHEATS[name][1]), CHEATS))
-    for name, theirs in zip(CHEATS, found):
-        share, says = judge(HOLE[name], theirs, 0)
-        assert share == 0 and CHEATS[name][2] in says, (name, says)
+READS = """
+def gae(*inputs):
+    import ppo
+    return ppo.gae(*inputs)
+"""
+HANGS = """
+def value_loss(*inputs):
+    while True: pass
+"""
 
 
-def test_a_bad_file_gets_one_line_and_costs_its_own_points(tmp_path):
-    (tmp_path / "sft.py").write_text("print 'hello'\n")
+@pytest.mark.parametrize("name, source, seconds, feedback", [
+    ("gae", READS, 60, "not written yet"),
+    ("whiten", FORGED, 60, "wrong in the case 'whole rows': value 0"),
+    ("value_loss", HANGS, 3, "took more than 3 s")], ids=["reads", "forges", "hangs"])
+def test_a_submission_can_neither_read_forge_nor_hang(name, source, seconds, feedback):
+    """The solved function and later ones are not there; a forged result must be the right one."""
+    outputs = run_student(HOLE[name], source, 0, seconds)
+    fraction, text = judge(HOLE[name], outputs, 0)
+    assert fraction == 0 and feedback in text
+
+
+def test_a_bad_file_costs_its_own_points_and_one_line_explains_why(tmp_path):
+    (tmp_path / "pretrain.py").write_text("print 'hello'\n")
     (tmp_path / "ppo.py").write_bytes(b"x = '\xff'\n")
     (tmp_path / "reward.py").symlink_to(ROOT / "reward.py")
     (tmp_path / "dpo.py").write_text("#" * 2 ** 21)
-    config = Config(submission=str(tmp_path))
-    for name, words in dict(token_logprobs="model.py is missing", lm_loss="sft.py:1 is no Python 3",
-                            gae="ppo.py is not UTF-8", score="reward.py is a link",
-                            dpo_loss="dpo.py has 2,097,152 bytes").items():
-        points, says = grade_one(HOLE[name], config, 0)
-        assert points == 0 and says.startswith(words) and "\n" not in says
+    expected = dict(token_logprobs="model.py is missing", gae="ppo.py is not UTF-8",
+                    lm_loss="pretrain.py:1 is not valid Python 3", score="reward.py is a link",
+                    dpo_loss="dpo.py has 2,097,152 bytes")
+    for name, start in expected.items():
+        outputs = run_submitted(HOLE[name], Config(submission=str(tmp_path)), 0)
+        fraction, feedback = judge(HOLE[name], outputs, 0)
+        assert fraction == 0 and feedback.startswith(start) and "\n" not in feedback
 
 
 # --- bugs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", range(len(BUGS)))
-def test_a_bug_is_one_place_whose_line_and_fix_are_known(n, tmp_path):
-    bug, config = BUGS[n], bugs.Config()
-    compile(put_in(bug), bug.file, "exec")
-    right, lines = (ROOT / bug.file).read_text(encoding="utf-8"), find_lines(bug)
-    fix = right.splitlines()[lines[1] - 1]
-    answer = {"line": f"{bug.file}:{lines[1]}", "fix": fix}
-    assert judge_line(bug, answer, tmp_path, config)[0] == 1
-    assert judge_line(bug, answer | {"fix": ")" + fix}, tmp_path, config)[0] == 0.5
-    assert judge_line(bug, {"line": f"{bug.file}:9999", "fix": fix}, tmp_path, config)[0] == 0
-    assert judge_line(bug, {}, tmp_path, config)[0] == 0
+@pytest.mark.parametrize("bug", BUGS, ids=range(1, 11))
+def test_a_bug_is_valid_python_and_its_line_and_fix_are_recognised(bug):
+    compile(bug.source(), bug.file, "exec")
+    line_number = changed_lines(bug)[1]
+    fix = bug.solved().splitlines()[line_number - 1]
+    answer = {"line": f"{bug.file}:{line_number}", "fix": fix}
+    assert judge_line(bug, answer)[0] == 1
+    assert judge_line(bug, answer | {"fix": ")" + fix})[0] == 0.5
+    assert judge_line(bug, {"line": f"{bug.file}:9999", "fix": fix})[0] == 0
+    assert judge_line(bug, {})[0] == 0
 
 
-def test_there_are_ten():
-    assert len(BUGS) == 10
-
-
-@pytest.mark.parametrize("on_right, on_bug, points", [
+@pytest.mark.parametrize("on_correct, on_bug, points", [
     (0, 1, 2), (0, 0, 0), (1, 1, 0), (0, 2, 0), (4, 1, 0), (None, 1, 0), (0, None, 0)])
-def test_a_test_counts_if_it_tells_right_from_wrong(tmp_path, monkeypatch, on_right, on_bug,
-                                                    points):
-    """Exit statuses of pytest: 0 passed, 1 failed, others: it did not run. None: too slow."""
-    text = "def test_bug_1():\n    assert True\n"
-
-    def fake(folder, tests, config):
-        assert (folder / "test_bugs.py").read_text() == text and tests == [
-            "test_bugs.py::test_bug_1"]
-        same = (folder / BUGS[0].file).read_text() == (ROOT / BUGS[0].file).read_text()
-        return on_right if same else on_bug
-
-    monkeypatch.setattr(bugs, "run_tests", fake)
-    assert judge_test("1", BUGS[0], text, tmp_path, bugs.Config())[0] == points
-    assert judge_test("2", BUGS[0], text, tmp_path, bugs.Config()) == (0, "no test_bug_2")
+def test_a_test_counts_if_it_passes_on_the_correct_program_and_fails_on_the_bug(
+        tmp_path, monkeypatch, on_correct, on_bug, points):
+    """Exit statuses of pytest: 0 passed, 1 failed, others did not run; None took too long."""
+    def run_tests(program, tests, config):
+        is_correct = (program / BUGS[0].file).read_text() == BUGS[0].solved()
+        return on_correct if is_correct else on_bug
+    monkeypatch.setattr(bugs, "run_tests", run_tests)
+    test_file = "def test_bug_1():\n    assert True\n"
+    assert judge_test("1", BUGS[0], test_file, tmp_path, bugs.Config())[0] == points
+    assert judge_test("2", BUGS[0], test_file, tmp_path, bugs.Config()) == (0, "no test_bug_2")
 
 
 # --- questions ------------------------------------------------------------------------------------
 
 
-def test_a_figure_has_to_be_that_of_the_run(copy):
-    (copy / "free" / "metrics").mkdir(parents=True)
-    shutil.copy(copy / "metrics" / "ppo.jsonl", copy / "free" / "metrics")
-    assert questions.doubt(copy) == ""
-    for question in questions.QUESTIONS:
-        question, value = question._replace(within=None), question.right(copy)
-        assert questions.judge(question, {"figure": round(value, 3)}, copy)[0] == 2
-        assert questions.judge(question, {"figure": value + 0.1 + abs(value)}, copy)[0] == 0
-        assert questions.judge(question._replace(within=(90, 99)), {"figure": value}, copy)[0] == 1
-        for bad in (None, {}, {"figure": "0.5"}, {"figure": float("nan")}, []):
-            assert questions.judge(question, bad, copy)[0] == 0
+@pytest.fixture
+def run(tmp_path):
+    """The files of a finished run that the questions read, with made-up figures."""
+    results, answers = dict(seed=3, rm=dict(reads_wrong=0.6)), []
+    for i, name in enumerate(("sft", "ppo", "ppo_ptx", "dpo")):
+        utilities = []
+        for prompt in make_prompts(5, "eval", 3):
+            answers.append(dict(model=name, prompt=prompt.text, answer=prompt.careful, ended=i > 0))
+            utilities.append(utility(prompt, prompt.careful, i > 0))
+        results[name] = dict(utility=sum(utilities) / 5, correct=0.5 + i / 10,
+                             correct_07=0.6 + i / 20, lm_loss=2 + i / 7)
+    log = [dict(step=0, kl=0.25), dict(step=-1, utility=2.5, accuracy=0.8)]
+    for folder, stages in ((tmp_path, ("ppo", "reward")), (tmp_path / "free", ("ppo",))):
+        (folder / "metrics").mkdir(parents=True)
+        for stage in stages:
+            path = folder / "metrics" / f"{stage}.jsonl"
+            path.write_text("\n".join(json.dumps(line) for line in log))
+    (tmp_path / "answers.jsonl").write_text("\n".join(json.dumps(answer) for answer in answers))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    return tmp_path
 
 
-def test_a_run_that_was_not_run_is_doubted(copy):
-    results = json.loads((copy / "results.json").read_text())
-    results["ppo"]["gold"] += 1
-    (copy / "results.json").write_text(json.dumps(results))
-    assert "are worth" in questions.doubt(copy)
+def test_figures_are_those_of_the_run(run):
+    expected = [math.log(2), 0.25, 0.8, 0.6, 1 / 7, 2 / 7, 0.05, 0.25, 0, math.log(8) - 7 / 8]
+    assert questions.read_figures(run) == pytest.approx(expected)
+    for value in expected:
+        assert questions.judge(value, None, {"figure": round(value, 3)})[0] == 2
+        assert questions.judge(value, (90, 99), {"figure": value})[0] == 1
+        for answer in ({"figure": value + 0.1}, None, {}, {"figure": "0.5"}, {"figure": math.nan}):
+            assert questions.judge(value, None, answer)[0] == 0
+
+
+def test_invented_figures_are_noticed(run):
+    assert questions.find_doubt(run) == ""
+    results = json.loads((run / "results.json").read_text())
+    results["ppo"]["utility"] += 1
+    (run / "results.json").write_text(json.dumps(results))
+    assert "the answers of ppo have a utility of" in questions.find_doubt(run)
     results["seed"] += 1
-    (copy / "results.json").write_text(json.dumps(results))
-    assert "seed" in questions.doubt(copy)
+    (run / "results.json").write_text(json.dumps(results))
+    assert "seed 4" in questions.find_doubt(run)
 
 
-def test_the_sheet_has_the_questions_and_the_table():
-    sheet = (ROOT / "course" / "README.md").read_text(encoding="utf-8")
-    asked = re.findall(r"^(\d+)\. ", sheet, re.M)
-    assert asked == [str(n) for n in range(1, len(questions.QUESTIONS) + 1)]
+def test_the_sheet_lists_all_functions_and_questions():
+    sheet = (ROOT / "course" / "README.md").read_text("utf-8")
+    assert re.findall(r"^(\d+)\. ", sheet, re.M) == [str(n) for n in range(1, 11)]
     for hole in RECIPE:
         assert f"`{hole.name}` | {hole.points} | {hole.minutes} |" in sheet
