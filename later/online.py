@@ -1,205 +1,204 @@
-"""Preferences about what the policy says now, not about what SFT said once.
+"""Learning from preferences between the current policy's own responses.
 
-Offline, every ranked answer is SFT's; the further the policy moves, the less is known about what
-it says. Here each round
+dpo.py learns from rankings of the SFT model's responses. The further the policy moves, the less
+they say about its own responses. Here each round has three steps:
 
-1 sample       k answers of the current policy to each prompt
-2 judge        by the reward model, by simulated labelers, by the truth, or at random
-3 learn        dpo: a pass of DPO over the ranked answers (arXiv 2402.04792)
-               best: a pass of imitation of the best answer (RAFT, arXiv 2304.06767)
+1 sample       The current policy answers every prompt k times.
+2 rank         The responses are ranked by a reward model, simulated labelers, true utility, or at
+               random.
+3 learn        dpo    one pass of DPO over the rankings; the reference stays SFT (online DPO, arXiv
+                      2402.04792)
+               best   one pass of SFT on the best response to each prompt (RAFT, arXiv 2304.06767)
 
-dpo is held by its reference, which stays SFT; best by nothing but the number of rounds.
+    python -m later.online             out/sft.pt, out/reward.pt -> out/online.pt
+    python -m later.online --method best --rounds 3 --batch 750 --k 4 --lr 3e-4      -> out/best.pt
+    python -m later.online --rank-by labelers      needs no reward model
 
-    python -m later.online                          out/sft.pt, out/reward.pt -> out/online.pt
-    python -m later.online --stage best             best of four, three rounds -> out/best.pt
-    python -m later.online --judge labelers         nobody fits a reward model
-
-The defaults draw about as many answers as ppo.py. Flags of every stage: --out --seed --device
---precision --resume (tools/flags.py).
+All of these sample about as many responses as ppo.py.
 """
 
 import copy
 import random
 from dataclasses import dataclass
 
-import tools               # before torch: it says how torch's threads wait
 import torch
+from torch import nn
 
-from data.batches import batch_by_length, batch_prompts, collate, encode_prompt
-from data.comparisons import rank_values
-from data.files import number_or_file, read_prompts, read_watched, truth_is_known
+from data.batches import batch_comparisons, collate, encode_prompt
+from data.comparisons import Comparison, flatten
+from data.files import is_small_world, read_prompts
 from data.world.labelers import make_labelers
 from data.world.utility import utility
-from dpo import all_logprobs, dpo_loss, flatten, pairs, sequence_logprob
-from later.watch import describe_end, watch
-from model import load_gpt, respond
-from reward import load_reward, score_all
-from sft import lm_loss
-from tools.device import start
-from tools.flags import Training, check, check_ranges, read_flags, run
-from tools.optimizers import make_adam, set_lr
-from tools.steps import Steps, mean_of
+from dpo import dpo_loss, logprob_all, sequence_logprob
+from generate import respond
+from later.watch import measure_policy
+from pretrain import lm_loss
+from reward import load_reward, pair_indices, score_all
+from tools.checkpoints import load_gpt
+from tools.device import setup
+from tools.flags import TrainingFlags, check, read_flags
+from tools.optimizers import make_adam, scale_lr
+from tools.training import Run
 
 
 @dataclass(frozen=True)
-class Online(Training):
-    stage: str = "dpo"             # dpo or best; each has defaults of its own
-    judge: str = "reward"          # reward, labelers, truth or random
-    begin: str = "sft"             # checkpoint in --out that policy and reference begin with
-    prompts: number_or_file = 5000         # to draw from, or a file
-    rounds: int = 70               # of sampling, judging and learning
-    asked: int = 64                # prompts per round
-    k: int = 2                     # answers per prompt
-    minibatch: int = 16            # prompts per optimiser step
-    beta: float = 0.5              # strength of the tether
+class Config(TrainingFlags):
+    method: str = "dpo"            # dpo or best
+    rank_by: str = "reward"        # reward (out/reward.pt), labelers, utility or random
+    init_from: str = "sft"         # checkpoint in --out: policy and reference
+    prompts: int | str = 5000      # of the small world, or a file
+    rounds: int = 70               # of sampling, ranking and learning
+    batch: int = 64                # prompts per round
+    k: int = 2                     # responses per prompt
+    minibatch: int = 16            # prompts per optimizer step
+    beta: float = 0.5              # KL penalty of dpo
     lr: float = 1e-4               # peak learning rate (Adam)
-    max_new_tokens: int = 48       # longest answer
-    missing_end: float = -3.0      # score of an answer that never ends, by the reward model
+    max_new_tokens: int = 48       # longest response
+    missing_eos_score: float = -3.0    # reward of a response without end-of-text token
 
 
-@dataclass(frozen=True)
-class Best(Training):
-    stage: str = "best"            # best or dpo; each has defaults of its own
-    judge: str = "reward"          # reward, labelers, truth or random
-    begin: str = "sft"             # checkpoint in --out that the policy begins with
-    prompts: number_or_file = 5000         # to draw from, or a file
-    rounds: int = 3                # of sampling, judging and learning
-    asked: int = 750               # prompts per round
-    k: int = 4                     # answers per prompt
-    minibatch: int = 16            # prompts per optimiser step
-    lr: float = 3e-4               # peak learning rate (Adam)
-    max_new_tokens: int = 48       # longest answer
-    missing_end: float = -3.0      # score of an answer that never ends, by the reward model
+# --- 1 sample, 2 rank -----------------------------------------------------------------------------
+
+
+def sample_responses(config, policy, prompts, tokenizer):
+    """-> k responses (lists of token ids) to each prompt"""
+    texts = [prompt.text for prompt in prompts for _ in range(config.k)]
+    responses = respond(policy, tokenizer, texts, config.max_new_tokens)
+    return [responses[i:i + config.k] for i in range(0, len(responses), config.k)]
+
+
+def score_in_small_world(config, prompts, responses, tokenizer, rng):
+    """By true utility, by one labeler per prompt, or at random."""
+    labelers, scores = make_labelers("train"), []
+    for prompt, candidates in zip(prompts, responses):
+        answers = [(tokenizer.decode(y), y[-1] == tokenizer.eos) for y in candidates]
+        if config.rank_by == "utility":
+            scores.append([utility(prompt, text, ended) for text, ended in answers])
+        elif config.rank_by == "labelers":
+            ranking = rng.choice(labelers).rank(prompt, answers, rng)
+            scores.append([-ranking.index(i) for i in range(len(answers))])
+        else:
+            scores.append([rng.random() for _ in answers])
+    return scores
+
+
+def score_responses(config, prompts, responses, tokenizer, reward_model, rng, device):
+    """-> a list of k scores for each prompt, higher is better"""
+    if config.rank_by != "reward":
+        return score_in_small_world(config, prompts, responses, tokenizer, rng)
+    examples = []
+    for prompt, candidates in zip(prompts, responses):
+        for response in candidates:
+            examples.append((encode_prompt(tokenizer, prompt.text), response))
+    scores = score_all(reward_model, examples, device)
+    ended = torch.tensor([response[-1] == tokenizer.eos for _, response in examples], device=device)
+    return torch.where(ended, scores, config.missing_eos_score).view(len(prompts), -1).tolist()
+
+
+def rank(responses, scores):
+    """-> the responses, best first. Of equal responses and of equal scores only the first stays,
+    since a tie says nothing."""
+    ranked, seen_scores = [], set()
+    for score, response in sorted(zip(scores, responses), key=lambda pair: -pair[0]):
+        if score not in seen_scores and response not in ranked:
+            seen_scores.add(score)
+            ranked.append(response)
+    return ranked
+
+
+def collect(config, prompts, responses, scores, tokenizer):
+    """-> what a round learns from, a list of Comparison: for dpo rankings of at least two
+    responses, for best one response per prompt"""
+    comparisons = []
+    for prompt, candidates, candidate_scores in zip(prompts, responses, scores):
+        ranked = rank(candidates, candidate_scores)
+        if config.method == "best":
+            ranked = ranked[:1]
+        if config.method == "best" or len(ranked) > 1:
+            comparisons.append(Comparison(encode_prompt(tokenizer, prompt.text), ranked))
+    return comparisons
 
 
 # --- 3 learn --------------------------------------------------------------------------------------
 
 
-def imitate(policy, ref, batch, beta=0.0):
-    """Mean over tokens of -log pi of the best answer to each prompt. -> loss, stats"""
-    tokens, mask = collate([(prompt, responses[0]) for prompt, responses in batch])
-    device = policy.lm_head.weight.device
-    tokens, mask = tokens.to(device), mask.to(device)
+def online_dpo_loss(policy, ref, comparisons, beta, device):
+    """DPO eq. 7 over all pairs of comparisons with the same number of responses. -> loss, stats"""
+    tokens, mask = collate(flatten(comparisons), device)                                # (B K, T)
+    pi = sequence_logprob(policy, tokens, mask).view(len(comparisons), -1)              # (B, K)
+    pi_ref = logprob_all(ref, flatten(comparisons), device).view(len(comparisons), -1)
+    w, l = pair_indices(pi.shape[1])
+    return dpo_loss(pi[:, w], pi[:, l], pi_ref[:, w], pi_ref[:, l], beta)
+
+
+def imitation_loss(policy, comparisons, device):
+    """The loss of sft.py on the best response to each prompt. -> loss, stats"""
+    tokens, mask = collate([(x.prompt, x.responses[0]) for x in comparisons], device)
     return lm_loss(policy(tokens), tokens, mask), {}
-
-
-def prefer(policy, ref, batch, beta):
-    """DPO's loss of all pairs of a few prompts with the same number of answers, best first; the
-    reference reads what the policy said just now. -> loss, stats"""
-    tokens, mask = collate(flatten(batch))
-    device = policy.lm_head.weight.device
-    pi = sequence_logprob(policy, tokens.to(device), mask.to(device))
-    old, (w, l) = all_logprobs(ref, batch, device), pairs([len(ys) for _, ys in batch])
-    return dpo_loss(pi[w], pi[l], old[w], old[l], beta)
-
-
-# --- 1 sample, 2 judge ----------------------------------------------------------------------------
-
-
-def judge_answers(config, prompts, answers, tokenizer, reward_model, labelers, rng):
-    """answers: of each prompt k lists of ids. -> of each prompt k numbers, higher is better"""
-    if config.judge == "random":
-        return [[rng.random() for _ in ys] for ys in answers]
-    if config.judge == "reward":
-        examples = [(encode_prompt(tokenizer, p.text), y) for p, ys in zip(prompts, answers)
-                    for y in ys]
-        scores = score_all(reward_model, examples, next(reward_model.parameters()).device)
-        drawn = iter(scores.tolist())
-        return [[s if y[-1] == tokenizer.eos else config.missing_end for y, s in zip(ys, drawn)]
-                for ys in answers]
-    read = [[(tokenizer.decode(y), y[-1] == tokenizer.eos) for y in ys] for ys in answers]
-    if config.judge == "truth":
-        return [[utility(p, *answer) for answer in some] for p, some in zip(prompts, read)]
-    return [rank_values(rng.choice(labelers).rank(p, some, rng)) for p, some in zip(prompts, read)]
-
-
-def rank_answers(answers, worth):
-    """Best first. Of equal answers, and of answers worth the same, the first alone: a tie says
-    nothing."""
-    kept, seen = [], set()
-    for value, y in sorted(zip(worth, answers), key=lambda pair: -pair[0]):
-        if value not in seen and tuple(y) not in seen:
-            kept.append(y)
-            seen |= {value, tuple(y)}
-    return kept
-
-
-def collect(config, policy, drawn, tokenizer, reward_model, labelers, rng):
-    """-> [(prompt ids, [answers, best first])] of those with something to learn from, stats"""
-    k = config.k
-    given = respond(policy, tokenizer, [p.text for p in drawn for _ in range(k)],
-                    config.max_new_tokens)                                             # 1 sample
-    answers = [given[i:i + k] for i in range(0, len(given), k)]
-    worth = judge_answers(config, drawn, answers, tokenizer, reward_model, labelers, rng)  # 2 judge
-    items = [(encode_prompt(tokenizer, p.text), rank_answers(*some))
-             for p, *some in zip(drawn, answers, worth)]
-    kept = [item for item in items if len(item[1]) > 1 or config.stage == "best"]
-    return kept, dict(ties=1 - sum(len(ys) > 1 for _, ys in items) / len(items),
-                      length=sum(map(len, given)) / len(given),
-                      ended=sum(y[-1] == tokenizer.eos for y in given) / len(given),
-                      worth=sum(map(sum, worth)) / len(given))
-
-
-def split_minibatches(config, items, generator):
-    """Of like length; for dpo of prompts with the same number of answers, so that prompts weigh
-    alike."""
-    if config.stage == "dpo":
-        return batch_prompts(items, config.minibatch, generator)
-    return batch_by_length([len(prompt) + len(ys[0]) for prompt, ys in items], config.minibatch,
-                           generator)
 
 
 # --- main -----------------------------------------------------------------------------------------
 
 
+CHECKPOINTS = dict(dpo="online", best="best")          # method -> name of what is written
+
+
 def read_config():
-    config = read_flags(__doc__, Online, Best)
-    check(config.judge in ("reward", "labelers", "truth", "random"),
-          f"--judge {config.judge}: reward, labelers, truth or random")
-    check(config.k > 1, f"--k {config.k}: at least 2 answers are to be compared")
-    check(truth_is_known(config.prompts) or config.judge in ("reward", "random"),
-          f"--judge {config.judge} knows the small world alone: give --prompts a number")
-    if config.stage == "dpo":
-        check_ranges(config, above_0="beta")
+    config = read_flags(__doc__, Config)
+    check(config.method in CHECKPOINTS, f"--method {config.method}: must be dpo or best")
+    check(config.rank_by in ("reward", "labelers", "utility", "random"),
+          f"--rank-by {config.rank_by}: must be reward, labelers, utility or random")
+    check(is_small_world(config.prompts) or config.rank_by in ("reward", "random"),
+          f"--rank-by {config.rank_by} needs prompts of the small world; give --prompts a number")
     return config
 
 
 def main():
     config = read_config()
-    device, generator = start(config)
-    policy, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
+    device = setup(config)
+    policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     ref = copy.deepcopy(policy).requires_grad_(False)
-    reward_model = (load_reward(f"{config.out}/reward.pt", device).requires_grad_(False)
-                    if config.judge == "reward" else None)
-    prompts, labelers = read_prompts(config.prompts, "train", config.seed), make_labelers("train")
-    watched = read_watched(config.prompts, config.seed, n=300)
-    optimizer = make_adam(policy.parameters(), config.lr)
-    learn, beta = (prefer, config.beta) if config.stage == "dpo" else (imitate, 0.0)
+    reward_model = None
+    if config.rank_by == "reward":
+        reward_model = load_reward(f"{config.out}/reward.pt", device)
+    prompts = read_prompts(config.prompts, "train", config.seed)
+    watched_prompts = []
+    if is_small_world(config.prompts):
+        watched_prompts = read_prompts(300, "valid", config.seed)
+    adam = make_adam(policy.parameters(), config.lr)
 
-    steps = Steps(config, "online" if config.stage == "dpo" else "best")
-    for round in steps.upto(config.rounds, prompts, policy=policy, adam=optimizer,
-                            generator=generator):
-        rng = random.Random(f"online {config.seed} {round}")
-        drawn = [prompts[i] for i in torch.randint(len(prompts), (config.asked,),
-                                                   generator=generator)]
-        items, found = collect(config, policy, drawn, tokenizer, reward_model, labelers, rng)
-        minibatches, stats = split_minibatches(config, items, generator), []
-        for i, rows in enumerate(minibatches):                                         # 3 learn
-            loss, more = learn(policy, ref, [items[j] for j in rows], beta)
+    run = Run(config, CHECKPOINTS[config.method], config.rounds, policy=policy, adam=adam)
+    for step in range(run.first_step, config.rounds):
+        rng = random.Random(f"online {config.seed} {step}")
+        queries = [prompts[i] for i in torch.randint(len(prompts), (config.batch,))]
+        responses = sample_responses(config, policy, queries, tokenizer)                # 1 sample
+        scores = score_responses(config, queries, responses, tokenizer, reward_model, rng, device)
+        comparisons = collect(config, queries, responses, scores, tokenizer)            # 2 rank
+        metrics = dict(score=torch.tensor(scores).float().mean(),
+                       ties=1 - len(comparisons) / len(queries))
+
+        batches = batch_comparisons(comparisons, config.minibatch)
+        for i, rows in enumerate(batches):                                              # 3 learn
+            batch = [comparisons[j] for j in rows]
+            if config.method == "dpo":
+                loss, stats = online_dpo_loss(policy, ref, batch, config.beta, device)
+            else:
+                loss, stats = imitation_loss(policy, batch, device)
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-            done = (round + i / len(minibatches)) / config.rounds
-            set_lr(optimizer, config.lr * min(1, (done + 0.002) / 0.04) * (1 - done))
-            optimizer.step()
-            optimizer.zero_grad()
-            stats.append(more | dict(loss=loss.detach(), norm=norm))
-        if round % max(1, config.rounds // 7) == 0 and round + 1 < config.rounds:
-            found |= watch(config, policy, ref, tokenizer, watched[:100])
-        steps.log(round, **found, **(mean_of(stats) if stats else {}))
-
-    found = watch(config, policy, ref, tokenizer, watched)
-    steps.end(policy, policy.config, tokenizer, describe_end(found), **found)
+            grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+            progress = (step + i / len(batches)) / config.rounds
+            scale_lr(adam, min(1, (progress + 0.002) / 0.04) * (1 - progress))
+            adam.step()
+            adam.zero_grad()
+            metrics |= stats | dict(loss=loss, grad_norm=grad_norm)
+        if step % max(1, config.rounds // 7) == 0:
+            metrics |= measure_policy(config, policy, ref, tokenizer, watched_prompts[:100], device)
+        run.log(step, **metrics)
+        if step % 10 == 9:
+            run.save(step)
+    run.finish(policy, tokenizer,
+               **measure_policy(config, policy, ref, tokenizer, watched_prompts, device))
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

@@ -1,79 +1,79 @@
-"""After DPO: eleven losses on the same preferences, and what each of them pushes.
+"""Preference losses after DPO. All are trained on the same comparisons, so only the loss differs.
 
-A pair gives sums of log-probs, pi of the policy and ref of the frozen reference, of the better (w)
-and of the worse answer (l). c = pi_w - ref_w and r = pi_l - ref_l say how far each has moved,
-h = c - r how far they have moved apart; m = pi / n is a mean log-prob per token. The signal is the
-label. The tether is what stops h: the reference for most, the length or the likelihood of the best
-answer for those without one.
+pi and ref are log-probs of a response under the policy and the frozen reference, sums over its n
+tokens; w is the chosen response of a pair, l the rejected one. In the equations below
 
-    python -m later.preferences --loss simpo    out/sft.pt, out/comparisons.jsonl -> out/simpo.pt
-    python -m later.preferences --loss orpo --begin base --lr 1e-3              ... -> out/orpo.pt
+    h = (pi_w - ref_w) - (pi_l - ref_l)       the margin, without beta
+    m = pi / n                                the mean log-prob per token
 
---loss dpo is dpo.py. --comparisons takes any file of preferences (data/README.md), --thumbs single
-answers with a thumb up or down. Flags of every stage: --out --seed --device --precision --resume.
+    python -m later.preferences --loss ipo                          writes out/ipo.pt
+    python -m later.preferences --loss orpo --init-from base --lr 1e-3
+    python -m later.preferences --loss kto --feedback FILE          single answers, good or bad
+
+All read out/sft.pt and out/comparisons.jsonl; the format of FILE is in `read_feedback`.
 """
 
 import copy
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import tools               # before torch: it says how torch's threads wait
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from data import comparisons
-from data.batches import batch_prompts, collate
-from data.files import read_watched
-from dpo import all_logprobs, dpo_loss, flatten, pairs, sequence_logprob
-from later.knobs import choose_knobs
-from later.labels import mismatch, read_thumbs, split_halves
-from later.watch import describe_end, measure_drift, measure_heldout, watch
-from model import load_gpt
-from tools.device import start
-from tools.flags import Training, read_flags, run
-from tools.optimizers import make_adam, set_lr
-from tools.steps import Steps
+from data.batches import batch_comparisons, collate, encode_prompt, encode_response
+from data.comparisons import flatten, read_comparisons, split_by_prompt
+from data.files import get_prompt, get_text, read_prompts, read_records
+from dpo import dpo_loss, logprob_all, sequence_logprob
+from later.watch import log_ratio_all, measure_heldout, measure_policy
+from reward import pair_indices
+from tools.checkpoints import load_gpt
+from tools.device import setup
+from tools.flags import TrainingFlags, check, read_flags
+from tools.optimizers import make_adam, scale_lr
+from tools.training import Run
 
 
 @dataclass(frozen=True)
-class Config(Training):
-    loss: str = "dpo"              # dpo ipo cdpo rdpo hinge norm length nll simpo orpo kto
-    begin: str = "sft"             # checkpoint in --out that policy and reference begin with
-    comparisons: str = ""          # another file than comparisons.jsonl in --out
-    thumbs: str = ""               # of kto: a file of thumbs in place of halves of the rankings
-    prompts: int = 0               # of the rankings that many are learned from; 0: all
-    beta: float = -1.0             # strength of the tether; -1 here and below: as in later/knobs.py
-    tau: float = -1.0              # of ipo: it wants h = 1 / (2 tau)
-    eps: float = -1.0              # of cdpo and rdpo: the share of labels believed to be wrong
-    gamma: float = -1.0            # of simpo: by how much the better answer shall win
+class Config(TrainingFlags):
+    loss: str = "ipo"              # dpo ipo cdpo rdpo hinge norm length nll simpo orpo kto
+    init_from: str = "sft"         # checkpoint in --out: policy and reference
+    comparisons: str = ""          # a file; default: comparisons.jsonl in --out
+    feedback: str = ""             # a file of single answers for kto; default: halves of rankings
+    prompts: int = 0               # train on the first prompts only; 0: on all
+    beta: float = -1.0             # KL penalty; -1 here and below: the value in DEFAULTS
+    tau: float = -1.0              # of ipo, whose target is h = 1 / (2 tau)
+    eps: float = -1.0              # of cdpo and rdpo: fraction of wrong labels
+    gamma: float = -1.0            # of simpo: target margin
     lam: float = -1.0              # of orpo: weight of the odds ratio
     alpha: float = -1.0            # of length: price of a token; of nll: weight of the likelihood
-    epochs: int = 1                # passes over the preferences
+    epochs: int = 1                # passes over the comparisons
     batch: int = 8                 # prompts per step, each with all its pairs
     lr: float = 5e-5               # peak learning rate (Adam)
-    max_new_tokens: int = 48       # longest answer, for the true utility in the log
+    max_new_tokens: int = 48       # longest response, only for the log
 
 
-# --- on a leash to the reference ------------------------------------------------------------------
+# the hyperparameters that each loss has; the papers' beta of 0.1 is for models of 7B
+DEFAULTS = {"dpo": dict(beta=0.5), "ipo": dict(tau=0.2), "cdpo": dict(beta=0.5, eps=0.1),
+            "rdpo": dict(beta=0.5, eps=0.1), "hinge": dict(beta=0.5), "norm": dict(beta=5.0),
+            "length": dict(beta=0.5, alpha=0.05), "nll": dict(beta=0.5, alpha=1.0),
+            "simpo": dict(beta=2.0, gamma=1.0), "orpo": dict(lam=0.1), "kto": dict(beta=0.5)}
 
 
-def describe(margin):
-    """For the log: how often and by how much the better answer leads; a tie counts half."""
-    with torch.no_grad():
-        return dict(accuracy=((margin > 0).float() + 0.5 * (margin == 0).float()).mean(),
-                    margin=margin.mean())
+# --- with a reference -----------------------------------------------------------------------------
 
 
 def ipo_loss(pi_w, pi_l, ref_w, ref_l, tau):
-    """(h - 1 / (2 tau))^2 (arXiv 2310.12036, eq. 17), h of sums. Four (N,) -> loss, stats
-    Pushes the answers apart until h = 1 / (2 tau), and back beyond, the farther the harder."""
+    """(h - 1 / (2 tau))^2 (IPO, arXiv 2310.12036, eq. 17).  Four (N,) -> loss, stats
+    A larger margin than 1 / (2 tau) is pulled back. h is of sums, as in the paper."""
     assert pi_w.shape == pi_l.shape == ref_w.shape == ref_l.shape
     h = (pi_w - ref_w) - (pi_l - ref_l)
     return ((h - 1 / (2 * tau)) ** 2).mean(), describe(h)
 
 
 def cdpo_loss(pi_w, pi_l, ref_w, ref_l, beta, eps):
-    """-(1 - eps) log sigmoid(beta h) - eps log sigmoid(-beta h) (Mitchell 2023, eq. 3). -> loss,
-    stats. Pushes until beta h = log((1 - eps) / eps): labels are believed less, not corrected."""
+    """-(1 - eps) log sigmoid(beta h) - eps log sigmoid(-beta h) (Mitchell 2023, eq. 3).
+    Four (N,) -> loss, stats. Its minimum is at beta h = log((1 - eps) / eps)."""
     assert pi_w.shape == pi_l.shape == ref_w.shape == ref_l.shape
     margin = beta * ((pi_w - ref_w) - (pi_l - ref_l))
     loss = -(1 - eps) * F.logsigmoid(margin) - eps * F.logsigmoid(-margin)
@@ -81,9 +81,9 @@ def cdpo_loss(pi_w, pi_l, ref_w, ref_l, beta, eps):
 
 
 def rdpo_loss(pi_w, pi_l, ref_w, ref_l, beta, eps):
-    """[-(1 - eps) log sigmoid(beta h) + eps log sigmoid(-beta h)] / (1 - 2 eps) (2403.00409).
-    -> loss, stats. Under flips of a share eps its mean is DPO's on true labels; on a pair that
-    nothing contradicts it pushes for ever, for it has no lower bound."""
+    """[-(1 - eps) log sigmoid(beta h) + eps log sigmoid(-beta h)] / (1 - 2 eps) (arXiv 2403.00409).
+    Four (N,) -> loss, stats. If a fraction eps of the labels is flipped, its expectation is DPO's
+    loss on the true labels. It has no lower bound."""
     assert pi_w.shape == pi_l.shape == ref_w.shape == ref_l.shape
     margin = beta * ((pi_w - ref_w) - (pi_l - ref_l))
     loss = (-(1 - eps) * F.logsigmoid(margin) + eps * F.logsigmoid(-margin)) / (1 - 2 * eps)
@@ -91,156 +91,242 @@ def rdpo_loss(pi_w, pi_l, ref_w, ref_l, beta, eps):
 
 
 def hinge_loss(pi_w, pi_l, ref_w, ref_l, beta):
-    """max(0, 1 - beta h) (RSO, arXiv 2309.06657). Four (N,) -> loss, stats
-    Pushes with full strength until h = 1 / beta, then not at all."""
+    """max(0, 1 - beta h) (RSO, arXiv 2309.06657).  Four (N,) -> loss, stats
+    The gradient is constant up to h = 1 / beta and 0 beyond."""
     assert pi_w.shape == pi_l.shape == ref_w.shape == ref_l.shape
     margin = beta * ((pi_w - ref_w) - (pi_l - ref_l))
     return F.relu(1 - margin).mean(), describe(margin)
 
 
 def norm_loss(pi_w, pi_l, ref_w, ref_l, n_w, n_l, beta):
-    """-log sigmoid(beta [c / n_w - r / n_l]) (Tulu 3, arXiv 2411.15124). Six (N,) -> loss, stats
-    DPO per token: pushes short answers most, and length alone earns nothing."""
+    """DPO per token: -log sigmoid(beta [(pi_w - ref_w) / n_w - (pi_l - ref_l) / n_l])
+    (Tulu 3, arXiv 2411.15124).  Six (N,) -> loss, stats"""
     assert pi_w.shape == pi_l.shape == ref_w.shape == ref_l.shape == n_w.shape == n_l.shape
     margin = beta * ((pi_w - ref_w) / n_w - (pi_l - ref_l) / n_l)
     return -F.logsigmoid(margin).mean(), describe(margin)
 
 
 def length_loss(pi_w, pi_l, ref_w, ref_l, n_w, n_l, beta, alpha):
-    """-log sigmoid(beta h + alpha (n_w - n_l)) (R-DPO, arXiv 2403.19159). Six (N,) -> loss, stats
-    A winner that is longer is pushed less: its length already explains the label."""
+    """-log sigmoid(beta h + alpha (n_w - n_l)) (R-DPO, arXiv 2403.19159).  Six (N,) -> loss, stats
+    The length of a longer winner explains part of its label, so its gradient is smaller."""
     assert pi_w.shape == pi_l.shape == ref_w.shape == ref_l.shape == n_w.shape == n_l.shape
     margin = beta * ((pi_w - ref_w) - (pi_l - ref_l))
     return -F.logsigmoid(margin + alpha * (n_w - n_l)).mean(), describe(margin)
 
 
 def nll_loss(pi_w, pi_l, ref_w, ref_l, n_w, beta, alpha, best=slice(None)):
-    """DPO + alpha mean(-m_w) (iterative RPO, arXiv 2404.19733, eq. 1). Five (N,) -> loss, stats
-    best: the pairs that the likelihood is of, those whose winner is the best answer of a prompt;
-    over all pairs it would imitate the last answer but one. Pushes the winner itself up."""
+    """DPO + alpha mean(-m_w) (iterative RPO, arXiv 2404.19733, eq. 1).  Five (N,) -> loss, stats
+    best: the pairs whose winner is the best answer to its prompt. Over all pairs of a ranking, the
+    second term would also imitate answers that are only better than the worst."""
     loss, stats = dpo_loss(pi_w, pi_l, ref_w, ref_l, beta)
     nll = -(pi_w / n_w)[best].mean()
     return loss + alpha * nll, stats | dict(nll=nll.detach())
+
+
+def describe(margin):
+    """For the log."""
+    margin = margin.detach()
+    return dict(accuracy=(margin > 0).float().mean(), margin=margin.mean())
+
+
+# --- without a reference --------------------------------------------------------------------------
+
+
+def simpo_loss(pi_w, pi_l, n_w, n_l, beta, gamma):
+    """-log sigmoid(beta (m_w - m_l) - gamma) (SimPO, arXiv 2405.14734, eq. 6).
+    Four (N,) -> loss, stats. gamma is the paper's; some libraries have a flag for gamma / beta."""
+    assert pi_w.shape == pi_l.shape == n_w.shape == n_l.shape
+    margin = beta * (pi_w / n_w - pi_l / n_l)
+    return -F.logsigmoid(margin - gamma).mean(), describe(margin)
+
+
+def log_odds(m):
+    """log p / (1 - p) of p = e^m, m < 0. Its value and gradient stay finite as m approaches 0."""
+    m = m.clamp(max=-1e-6)
+    return m - torch.log(-torch.expm1(m))
+
+
+def orpo_loss(pi_w, pi_l, n_w, n_l, lam, best=slice(None)):
+    """mean(-m_w) - lam log sigmoid(log_odds(m_w) - log_odds(m_l)) (ORPO, arXiv 2403.07691, eq. 6
+    and 7).  Four (N,) -> loss, stats. best: as in nll_loss"""
+    assert pi_w.shape == pi_l.shape == n_w.shape == n_l.shape
+    nll = -(pi_w / n_w)[best].mean()
+    margin = log_odds(pi_w / n_w) - log_odds(pi_l / n_l)
+    loss = nll - lam * F.logsigmoid(margin).mean()
+    return loss, describe(margin) | dict(nll=nll.detach())
 
 
 # --- single answers -------------------------------------------------------------------------------
 
 
 def kto_baseline(log_ratio):
-    """z0 = max(0, mean log pi/ref) over answers to OTHER prompts, an estimate of the KL that no
-    gradient flows through (KTO, arXiv 2402.01306, eq. 8). (M,) -> ()"""
+    """z0 = max(0, mean of log pi/ref) over answers to OTHER prompts, an estimate of the KL. No
+    gradient flows through it (KTO, arXiv 2402.01306, eq. 8).  (M,) -> ()"""
     return (log_ratio.detach().sum() / max(1, len(log_ratio))).clamp(min=0)
 
 
 def kto_loss(log_ratio, desirable, z0, beta, weight_desirable, weight_undesirable):
-    """weight (1 - sigmoid(+-beta (log pi/ref - z0))), + if desirable (2402.01306, eq. 8). (N,),
-    (N,) of 0 and 1, () -> loss, stats. Pushes each answer alone, up or down, hardest while it is
-    near z0: what is hopeless or done is left alone."""
+    """weight (1 - sigmoid(+-beta (log pi/ref - z0))), + if desirable (arXiv 2402.01306, eq. 8).
+    (N,), (N,) of 0 and 1, () -> loss, stats"""
     assert log_ratio.shape == desirable.shape
     sign = 2 * desirable - 1
+    margin = sign * beta * (log_ratio - z0)
     weight = torch.where(desirable > 0, weight_desirable, weight_undesirable)
-    loss = weight * torch.sigmoid(-sign * beta * (log_ratio - z0))          # 1 - sigmoid(x)
-    return loss.mean(), describe(sign * (log_ratio.detach() - z0)) | dict(z0=z0)
+    loss = weight * torch.sigmoid(-margin)                       # 1 - sigmoid(x) = sigmoid(-x)
+    return loss.mean(), describe(margin) | dict(z0=z0)
 
 
-# --- without a reference --------------------------------------------------------------------------
+class Feedback(NamedTuple):
+    prompt: list            # token ids
+    responses: list         # lists of token ids
+    desirable: list         # 1.0 or 0.0 per response
 
 
-def log_odds(m):
-    """log p / (1 - p) of p = e^m, m < 0, exact and with a finite gradient as m nears 0."""
-    m = m.clamp(max=-1e-6)
-    return m - torch.log(-torch.expm1(m))
+def split_halves(comparisons):
+    """The better half of every ranking is desirable, the worse half undesirable. The middle of an
+    odd number is left out: it wins and loses. -> [Feedback]"""
+    feedback = []
+    for prompt, responses in comparisons:
+        half = len(responses) // 2
+        feedback.append(Feedback(prompt, responses[:half] + responses[-half:],
+                                 [1.0] * half + [0.0] * half))
+    return feedback
 
 
-def orpo_loss(pi_w, pi_l, n_w, n_l, lam, best=slice(None)):
-    """mean(-m_w) - lam log sigmoid(log_odds(m_w) - log_odds(m_l)) (arXiv 2403.07691, eq. 6, 7).
-    Four (N,) -> loss, stats. best: as in nll_loss. Pushes like SFT, and besides the loser down,
-    by 1 / (1 - e^m): the more certain an answer, the harder."""
-    assert pi_w.shape == pi_l.shape == n_w.shape == n_l.shape
-    nll, margin = -(pi_w / n_w)[best].mean(), log_odds(pi_w / n_w) - log_odds(pi_l / n_l)
-    return nll - lam * F.logsigmoid(margin).mean(), describe(margin) | dict(nll=nll.detach())
+def read_feedback(path, tokenizer, block_size):
+    """A line: {"prompt": "...", "completion": "...", "label": true}, or false for a bad answer, and
+    optionally "ids", the completion's token ids. -> [Feedback], one per prompt"""
+    feedback = {}
+    for place, record in read_records(path):
+        prompt = encode_prompt(tokenizer, get_prompt(record, place))
+        if "ids" in record:
+            response = record["ids"]
+        else:
+            response = encode_response(tokenizer, get_text(record, place, "completion"))
+        label = record.get("label")
+        check(isinstance(label, bool), f'{place}: "label" must be true or false')
+        if len(prompt) + len(response) <= block_size:
+            answers = feedback.setdefault(tuple(prompt), Feedback(prompt, [], []))
+            answers.responses.append(response)
+            answers.desirable.append(float(label))
+    check(feedback, f"{path}: no answer fits into a context of {block_size} tokens")
+    return list(feedback.values())
 
 
-def simpo_loss(pi_w, pi_l, n_w, n_l, beta, gamma):
-    """-log sigmoid(beta (m_w - m_l) - gamma) (arXiv 2405.14734, eq. 6). Four (N,) -> loss, stats
-    gamma itself, not gamma / beta. Pushes per token until the winner leads by gamma; no reference
-    holds it, so read the KL."""
-    assert pi_w.shape == pi_l.shape == n_w.shape == n_l.shape
-    margin = beta * (pi_w / n_w - pi_l / n_l)
-    return -F.logsigmoid(margin - gamma).mean(), describe(margin)
+def balance(feedback):
+    """-> the weight of a desirable answer with which both labels have the same total weight"""
+    desirable = sum(sum(answers.desirable) for answers in feedback)
+    total = sum(len(answers.desirable) for answers in feedback)
+    return max(1, total - desirable) / max(1, desirable)
 
 
-# --- which loss -----------------------------------------------------------------------------------
-
-
-def measure_loss(loss, knobs, pi, ref, n, counts):
-    """The mean over all pairs of a few prompts. pi, ref, n: of their answers, best first, one
-    prompt after the other; counts: K of each, all alike, so that prompts weigh alike."""
-    w, l = pairs(counts)
-    best = (w % counts[0] == 0).nonzero().squeeze(1)    # pairs whose winner is a prompt's best
-    four, tokens = (pi[w], pi[l], ref[w], ref[l]), (n[w], n[l])
-    match loss:
-        case "dpo":    found = dpo_loss(*four, **knobs)
-        case "ipo":    found = ipo_loss(*four, **knobs)
-        case "cdpo":   found = cdpo_loss(*four, **knobs)
-        case "rdpo":   found = rdpo_loss(*four, **knobs)
-        case "hinge":  found = hinge_loss(*four, **knobs)
-        case "norm":   found = norm_loss(*four, *tokens, **knobs)
-        case "length": found = length_loss(*four, *tokens, **knobs)
-        case "nll":    found = nll_loss(*four, n[w], **knobs, best=best)
-        case "simpo":  found = simpo_loss(pi[w], pi[l], *tokens, **knobs)
-        case "orpo":   found = orpo_loss(pi[w], pi[l], *tokens, **knobs, best=best)
-    moved = (pi - ref).detach()
-    return found[0], found[1] | dict(chosen=moved[w].mean(), rejected=moved[l].mean())
+def mismatch(batch, block_size):
+    """Every prompt with the responses to the next prompt, where they fit. A batch of one prompt has
+    none. -> [(prompt ids, response ids)]"""
+    examples = []
+    for i, answers in enumerate(batch):
+        others = batch[(i + 1) % len(batch)]
+        for response in others.responses:
+            if len(batch) > 1 and len(answers.prompt) + len(response) <= block_size:
+                examples.append((answers.prompt, response))
+    return examples
 
 
 # --- main -----------------------------------------------------------------------------------------
 
 
+def read_hyperparameters(config):
+    """-> {name: value} of the loss. A flag that the loss does not use is an error."""
+    check(config.loss in DEFAULTS, f"--loss {config.loss}: must be one of {' '.join(DEFAULTS)}")
+    hyper = dict(DEFAULTS[config.loss])
+    for name in ("beta", "tau", "eps", "gamma", "lam", "alpha"):
+        value = getattr(config, name)
+        if value != -1:
+            check(name in hyper, f"--loss {config.loss} does not use --{name}")
+            hyper[name] = value
+    return hyper
+
+
+def comparison_loss(name, hyper, pi, ref, n):
+    """The mean over all pairs of all prompts of a batch. pi, ref: log-probs of the responses under
+    policy and reference, n: their tokens; (B, K), best first -> loss, stats"""
+    w, l = pair_indices(pi.shape[1])
+    pi_w, pi_l = pi[:, w].flatten(), pi[:, l].flatten()                          # (B C(K,2),)
+    ref_w, ref_l = ref[:, w].flatten(), ref[:, l].flatten()
+    n_w, n_l = n[:, w].flatten(), n[:, l].flatten()
+    best = (w == 0).repeat(len(pi))                       # pairs with the best answer to a prompt
+    logps = (pi_w, pi_l, ref_w, ref_l)
+    match name:
+        case "dpo":    loss, stats = dpo_loss(*logps, **hyper)
+        case "ipo":    loss, stats = ipo_loss(*logps, **hyper)
+        case "cdpo":   loss, stats = cdpo_loss(*logps, **hyper)
+        case "rdpo":   loss, stats = rdpo_loss(*logps, **hyper)
+        case "hinge":  loss, stats = hinge_loss(*logps, **hyper)
+        case "norm":   loss, stats = norm_loss(*logps, n_w, n_l, **hyper)
+        case "length": loss, stats = length_loss(*logps, n_w, n_l, **hyper)
+        case "nll":    loss, stats = nll_loss(*logps, n_w, **hyper, best=best)
+        case "simpo":  loss, stats = simpo_loss(pi_w, pi_l, n_w, n_l, **hyper)
+        case "orpo":   loss, stats = orpo_loss(pi_w, pi_l, n_w, n_l, **hyper, best=best)
+    with torch.no_grad():
+        stats |= dict(chosen=(pi_w - ref_w).mean(), rejected=(pi_l - ref_l).mean())
+    return loss, stats
+
+
+def load_training_data(config, tokenizer, block_size):
+    """-> train (comparisons, or feedback for KTO), held-out comparisons"""
+    path = config.comparisons or f"{config.out}/comparisons.jsonl"
+    train, valid = read_comparisons(path, tokenizer, block_size)
+    if config.feedback:
+        check(config.loss == "kto", f"--loss {config.loss} does not use --feedback")
+        train = read_feedback(config.feedback, tokenizer, block_size)
+    elif config.loss == "kto":
+        train = split_halves(train)
+    return train[:config.prompts or None], valid[:100]
+
+
 def main():
     config = read_flags(__doc__, Config)
-    knobs, (device, generator) = choose_knobs(config), start(config)
-    model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
-    ref, T = copy.deepcopy(model).requires_grad_(False), model.config.block_size
-    items = comparisons.read(config.comparisons or f"{config.out}/comparisons.jsonl", tokenizer, T)
-    train = items["train"][:config.prompts or None]             # [(prompt, [best, ..., worst])]
-    if config.loss == "kto":                                    # [(prompt, [answer, ...])]
-        train, desirable = (read_thumbs(config.thumbs, tokenizer, T, config.prompts)
-                            if config.thumbs else split_halves(train))
-        up, n = sum(map(sum, desirable)), sum(map(len, desirable))
-        weight = max(1.0, n - up) / max(1.0, up)                # ups and downs weigh alike
-    counts = [len(responses) for _, responses in train]
-    watched = read_watched(config.comparisons or 0, config.seed, n=300)
-    ref_of = all_logprobs(ref, train, device).split(counts)
-    optimizer = make_adam(model.parameters(), config.lr)
-    batches = [rows for _ in range(config.epochs)       # of prompts with the same K
-               for rows in batch_prompts(train, config.batch, generator)]
+    hyper = read_hyperparameters(config)
+    device = setup(config)
+    model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+    ref, block_size = copy.deepcopy(model).requires_grad_(False), model.config.block_size
+    train, valid = load_training_data(config, tokenizer, block_size)
+    train_ref = split_by_prompt(logprob_all(ref, flatten(train), device), train)
+    watched_prompts = [] if config.comparisons else read_prompts(300, "valid", config.seed)
 
-    steps = Steps(config, config.loss)
-    for step in steps.upto(len(batches), train, model=model, adam=optimizer):
-        batch, rows = [train[i] for i in batches[step]], batches[step]
-        tokens, mask = (x.to(device) for x in collate(flatten(batch)))
-        pi, of_ref = sequence_logprob(model, tokens, mask), torch.cat([ref_of[i] for i in rows])
+    adam = make_adam(model.parameters(), config.lr)
+    batches = []                                    # of prompts with the same number of responses
+    for _ in range(config.epochs):
+        batches += batch_comparisons(train, config.batch)
+    n_steps = len(batches)
+
+    run = Run(config, config.loss, n_steps, model=model, adam=adam)
+    for step in range(run.first_step, n_steps):
+        batch = [train[i] for i in batches[step]]
+        tokens, mask = collate(flatten(batch), device)                           # (B K, T)
+        pi = sequence_logprob(model, tokens, mask).view(len(batch), -1)          # (B, K)
+        pi_ref = torch.stack([train_ref[i] for i in batches[step]])              # (B, K)
         if config.loss == "kto":
-            z0 = kto_baseline(measure_drift(model, ref, mismatch(batch, T), device))
-            thumbs = torch.tensor(sum((desirable[i] for i in rows), []), device=device)
-            loss, stats = kto_loss(pi - of_ref, thumbs, z0, knobs["beta"], weight, 1.0)
+            z0 = kto_baseline(log_ratio_all(model, ref, mismatch(batch, block_size), device))
+            desirable = torch.tensor([answers.desirable for answers in batch], device=device)
+            loss, stats = kto_loss(pi - pi_ref, desirable, z0, hyper["beta"], balance(train), 1.0)
         else:
-            loss, stats = measure_loss(config.loss, knobs, pi, of_ref, mask[:, 1:].sum(dim=1),
-                                       [counts[i] for i in rows])
+            n = mask[:, 1:].sum(dim=1).view(len(batch), -1)                      # (B, K)
+            loss, stats = comparison_loss(config.loss, hyper, pi, pi_ref, n)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        set_lr(optimizer, config.lr * min(1, (step + 1) / 20) * (1 - step / len(batches)))
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 100 == 99 and step + 1 < len(batches):
-            stats |= watch(config, model, ref, tokenizer, watched[:100])
-        steps.log(step, loss=loss, norm=norm, **stats)
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scale_lr(adam, min(1, (step + 1) / 20) * (1 - step / n_steps))
+        adam.step()
+        adam.zero_grad()
+        if step % 100 == 99:
+            stats |= measure_policy(config, model, ref, tokenizer, watched_prompts[:100], device)
+        run.log(step, loss=loss, grad_norm=grad_norm, **stats)
+        if step % 100 == 99:
+            run.save(step)
 
-    found = measure_heldout(model, ref, items["valid"][:100], device)
-    found |= watch(config, model, ref, tokenizer, watched)
-    steps.end(model, model.config, tokenizer, describe_end(found), **found)
+    run.finish(model, tokenizer, **measure_heldout(model, ref, valid, device),
+               **measure_policy(config, model, ref, tokenizer, watched_prompts, device))
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

@@ -1,24 +1,23 @@
 #!/usr/bin/env bash
-# Online against offline, and best of four, at equal numbers of sampled answers: about 9,000.
+# Online against offline DPO, and imitating the best of four, each with about 9,000 sampled answers.
 #
-# Offline DPO learns from rankings of SFT's answers, online DPO (arXiv 2402.04792) from those of the
-# policy of now, judged by the reward model or by the labelers. Best of four (RAFT, 2304.06767)
-# imitates what the reward model likes, what is truly best, or any of the four.
-#
-# Look for: online against offline and PPO; whether imitating a random answer gains anything.
+# Offline DPO learns from rankings of SFT's answers, online DPO (arXiv 2402.04792) from rankings of
+# the current policy's own. RAFT (2304.06767) imitates the best of four answers, by the reward model
+# or by true utility. Imitating a random one of the four is the control.
 
 source "$(dirname "$0")/common.sh"
 
 as_trained sft ppo
 learn offline dpo --beta 0.5 --lr 2e-4 --prompts 1400
 last=online.pt
-for judge in reward labelers truth; do
-    begin online-$judge sft.pt reward.pt || continue
-    py -m later.online --resume --judge $judge --lr 2e-4
+for rank_by in reward labelers utility; do
+    begin online-$rank_by sft.pt reward.pt || continue
+    py -m later.online --resume --rank-by $rank_by --lr 2e-4
 done
 last=best.pt
-for judge in reward truth random; do
-    begin best-$judge sft.pt reward.pt || continue
-    py -m later.online --resume --stage best --judge $judge
+for rank_by in reward utility random; do
+    begin best-$rank_by sft.pt reward.pt || continue
+    py -m later.online --resume --method best --rank-by $rank_by --k 4 --rounds 3 --batch 750 \
+        --lr 3e-4
 done
-table
+table_of_policies

@@ -1,88 +1,111 @@
-"""Tables in Markdown of what the runs of a demonstration wrote, mean ± deviation over seeds.
+"""Prints a table in Markdown: mean ± standard deviation over the seeds of a demonstration.
 
-    python later/demos/table.py FOLDER               a row per run, from its closing line
-    python later/demos/table.py FOLDER at 0.2 0.4    and a row per loss: true utility at equal KL
+    python later/demos/table.py FOLDER KEY...          a row per run: keys of the last log line
+    python later/demos/table.py FOLDER FILE.json       a row per entry of a nested JSON file
+    python later/demos/table.py FOLDER at 0.2 0.4      a row per loss: true utility at equal KL
 
-FOLDER holds seed-0/RUN/metrics/*.jsonl, ... A run LOSS-VALUE is a loss with a value of its knob.
-Between two values (and from SFT, whose KL is 0) the true utility is interpolated along the KL.
+FOLDER holds seed-0/RUN/, seed-1/RUN/, ... with metrics/*.jsonl. For `at`, a run is called
+LOSS-VALUE. The utility is interpolated along the KL between its runs and from SFT, whose KL is 0.
 """
 
+import json
 import statistics
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tools.flags import check, run
-from tools.results import read_lines
-
-COLUMNS = dict(gold="true utility", right="right", kl="KL", length="tokens",
-               heldout_chosen="better", heldout_rejected="worse", heldout_accuracy="accuracy")
+from tools.flags import check
 
 
 def read_runs(folder):
-    """-> {run: {seed: its closing line}}, in the order in which they were made"""
-    found = {}
-    paths = sorted(Path(folder).glob("seed-*/*/metrics/*.jsonl"),
-                   key=lambda path: (path.parts[-4], path.stat().st_mtime))
-    for path in paths:
-        last = (read_lines(path) or [{}])[-1]
-        if last.get("step") == -1 and "gold" in last:
-            found.setdefault(path.parts[-3], {})[path.parts[-4]] = last
-    check(found, f"{folder} holds no finished run yet")
-    return found
+    """-> {run: {seed: last log line}} in the order in which they were made. If all runs of a seed
+    share a folder called runs/, the names of their logs tell them apart."""
+    runs = {}
+    for path in sorted(Path(folder).glob("seed-*/*/metrics/*.jsonl"),
+                       key=lambda path: path.stat().st_mtime):
+        last = json.loads(path.read_text().splitlines()[-1])
+        seed, run = path.parts[-4], path.parts[-3]
+        if run == "runs":
+            run = path.stem
+        if last["step"] == -1:
+            runs.setdefault(run, {}).setdefault(seed, {}).update(last)
+    return runs
 
 
-def spread(values):
+def read_entries(folder, name):
+    """-> {place in the file: {seed: {key: number}}}"""
+    entries = {}
+    for path in sorted(Path(folder).glob(f"seed-*/*/{name}")):
+        add_entries(entries, "", json.loads(path.read_text()), path.parts[-3])
+    return entries
+
+
+def add_entries(entries, place, value, seed):
+    for key, child in value.items():
+        if isinstance(child, dict):
+            add_entries(entries, f"{place} {key}".strip(), child, seed)
+        elif isinstance(child, float | int):
+            entries.setdefault(place, {}).setdefault(seed, {})[key] = child
+
+
+def cell(values):
+    """[number] -> "0.71 ± 0.02", or "" without any"""
     if not values:
         return ""
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{deviation}"
 
 
-def print_runs(runs):
-    columns = {key: label for key, label in COLUMNS.items()
-               if any(key in line for seeds in runs.values() for line in seeds.values())}
-    print(f"| run | {' | '.join(columns.values())} | seeds |\n|{'---|' * (len(columns) + 2)}")
-    for name, seeds in runs.items():
-        cells = [spread([line[key] for line in seeds.values() if key in line]) for key in columns]
-        print(f"| {name} | {' | '.join(cells)} | {len(seeds)} |")
+def print_table(rows, keys):
+    """rows: {label: {seed: {key: number}}}"""
+    print(f"| | {' | '.join(keys)} | seeds |\n|{'---|' * (len(keys) + 2)}")
+    for label, seeds in rows.items():
+        cells = []
+        for key in keys:
+            cells.append(cell([values[key] for values in seeds.values() if key in values]))
+        if any(cells):
+            print(f"| {label} | {' | '.join(cells)} | {len(seeds)} |")
 
 
 def interpolate(points, x):
-    """[(x, y)] -> y at x along the line through them, None beyond the last."""
+    """[(x, y)] -> y at x on the line through the points, None beyond the last"""
     points = sorted(points)
-    for (a, y), (b, z) in zip(points, points[1:]):
-        if a <= x <= b:
-            return y + (z - y) * (x - a) / max(b - a, 1e-9)
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        if x0 <= x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / max(x1 - x0, 1e-9)
     return None
 
 
-def print_equal(runs, levels):
-    """True utility at equal KL of each loss over the values of its knob."""
-    losses = dict.fromkeys(name.rpartition("-")[0] for name in runs if "-" in name)
-    print(f"\n| true utility at a KL of | {' | '.join(map(str, levels))} |\n"
-          f"|{'---|' * (len(levels) + 1)}")
-    for loss in losses:
-        cells = []
-        for level in levels:
-            values = []
-            for seed, start in runs["sft"].items():
-                points = [(0.0, start["gold"])] + [
-                    (seeds[seed]["kl"], seeds[seed]["gold"]) for name, seeds in runs.items()
-                    if name.rpartition("-")[0] == loss and seed in seeds]
-                values.append(interpolate(points, level))
-            values = [value for value in values if value is not None]
-            cells.append(spread(values) + (f" ({len(values)})" if values else ""))
-        print(f"| {loss} | {' | '.join(cells)} |")
+def at_equal_kl(runs, levels):
+    """-> {loss: {seed: {level: true utility}}}"""
+    rows = {}
+    for loss in dict.fromkeys(run.rpartition("-")[0] for run in runs if "-" in run):
+        rows[loss] = {}
+        for seed, sft in runs["sft"].items():
+            points = [(0.0, sft["utility"])]
+            for run, seeds in runs.items():
+                if run.rpartition("-")[0] == loss and seed in seeds:
+                    points.append((seeds[seed]["kl"], seeds[seed]["utility"]))
+            utilities = {level: interpolate(points, float(level)) for level in levels}
+            rows[loss][seed] = {key: y for key, y in utilities.items() if y is not None}
+    return rows
 
 
 def main():
-    check(len(sys.argv) > 1, "name a folder: python later/demos/table.py out/later/losses")
-    runs = read_runs(sys.argv[1])
-    print_runs(runs)
-    if "at" in sys.argv:
-        print_equal(runs, [float(x) for x in sys.argv[sys.argv.index("at") + 1:]])
+    check(len(sys.argv) > 2, "name a folder and keys: table.py out/later/losses utility kl")
+    folder, *keys = sys.argv[1:]
+    if keys[0].endswith(".json"):
+        rows = read_entries(folder, keys[0])
+        seen = [values for seeds in rows.values() for values in seeds.values()]
+        keys = list(dict.fromkeys(key for values in seen for key in values))
+    elif keys[0] == "at":
+        keys = keys[1:]
+        rows = at_equal_kl(read_runs(folder), keys)
+    else:
+        rows = read_runs(folder)
+    check(rows, f"{folder} holds no finished run yet")
+    print_table(rows, keys)
 
 
 if __name__ == "__main__":
-    run(main)
+    main()
