@@ -16,7 +16,6 @@ training, 77.3 % held out (InstructGPT, section 3.4).
     python -m data.world.labelers    print three prompts with answers, utilities and rankings
 """
 
-import itertools
 import math
 import random
 from dataclasses import dataclass
@@ -73,19 +72,6 @@ def make_labelers(group, biases=Biases(), n=20):
         noise = NOISE[group] * rng.uniform(0.5, 1.5)
         labelers.append(Labeler(f"{group} {i}", taste, noise, biases))
     return labelers
-
-
-def measure_agreement(labelers, answered, rng):
-    """The fraction of pairs of answers that two labelers, drawn per prompt, order alike.
-    answered: [(prompt, [(answer, ended), ...]), ...]"""
-    agreed = pairs = 0
-    for prompt, answers in answered:
-        first, second = rng.sample(labelers, 2)
-        a, b = first.rank(prompt, answers, rng), second.rank(prompt, answers, rng)
-        for i, j in itertools.combinations(range(len(answers)), 2):
-            agreed += (a.index(i) < a.index(j)) == (b.index(i) < b.index(j))
-            pairs += 1
-    return agreed / pairs
 
 
 def main():

@@ -71,7 +71,6 @@ DEMONSTRATORS = dict(careful=52, terse=15, rambling=14, careless=7, pleaser=6, r
 INTERNET = dict(careful=26, terse=24, rambling=14, careless=14, pleaser=6, rude=16)
 RUDE_REPLIES = ["do it yourself.", "that is a stupid question."]
 PADDING_SENTENCES = [f"{phrase}." for phrase in PADDING]
-ANYBODY = INTERNET                                       # the old name, until later/ is new
 
 
 def demonstrate(rng, prompt, skill_shares=DEMONSTRATORS):
