@@ -1,129 +1,126 @@
-"""Best of n by different judges: who finds the right answer among many, and is its trace right?
+"""Best of n answers to worked sums: which choice is correct, and is its trace correct too?
 
-    random          the first of n: what sampling gives
+    random          the first of the n answers: what sampling gives
     majority        the most frequent final number (self-consistency, arXiv 2203.11171)
-    orm             the answer with the highest score at its last token
-    prm, product    the highest product of the chances that its steps are right; min: the lowest
-    any right       what a perfect judge of answers would find
+    orm             the answer with the highest probability at its last token
+    prm, product    the highest product of the probabilities of its steps; min: the highest minimum
+    ..., vote       the final number with the largest sum of scores
+    any correct     the bound: a correct answer is among the n
 
     python -m later.best_of        out/chains.pt, orm.pt, prm.pt, ... -> out/best_of.json
 
-Flags of every stage: --out --seed --device --precision (tools/flags.py).
+later/process.py trains the reward models.
 """
 
 import json
 from collections import Counter
 from dataclasses import dataclass
 
-import tools               # before torch: it says how torch's threads wait
 import torch
 
 from data.batches import encode_prompt
-from later.chains import (assess_chains, is_answer_right, is_trace_right, make_sums, read_number,
-                          step_ends, vote)
+from generate import respond
+from later.chains import (is_answer_correct, is_trace_correct, make_sums, read_number, step_ends,
+                          vote)
 from later.process import solution_score, step_probabilities
-from model import load_gpt, respond
 from reward import load_reward
-from tools.device import start
-from tools.flags import check, read_flags, run, write_whole
+from tools.checkpoints import load_gpt
+from tools.device import setup
+from tools.flags import Flags, atomic_write, read_flags
 
 
 @dataclass(frozen=True)
-class Config:
-    policy: str = "chains"         # checkpoint in --out whose answers are chosen from
-    judges: str = "orm,prm,prm_hard,prm_soft"    # checkpoints in --out that choose
+class Config(Flags):
+    policy: str = "chains"         # checkpoint in --out that answers
+    reward_models: str = "orm,prm,prm_hard,prm_soft"    # checkpoints in --out that choose
     sums: int = 100                # held-out sums
-    n: int = 64                    # answers to each, a power of two
+    n: int = 64                    # answers to each; a power of two
     max_new_tokens: int = 64       # longest answer
-    out: str = "out"               # folder of checkpoints and metrics
-    seed: int = 0                  # of everything random
-    device: str = "auto"           # cpu, cuda, mps or auto: cuda where there is one
-    precision: str = "auto"        # of the blocks: float32, bfloat16, or auto: bfloat16 on cuda
 
 
-# --- who chooses ----------------------------------------------------------------------------------
+def choose(numbers, scores):
+    """numbers: the final numbers of n answers; scores: {name: their scores}
+    -> {chooser: index of the chosen answer}"""
+    choices = dict(random=0, majority=vote(numbers))
+    for name, values in scores.items():
+        choices[name] = values.index(max(values))
+        choices[f"{name}, vote"] = vote(numbers, values)
+    return choices
 
 
-def best(scores):
-    """The index of the highest score, the first of several."""
-    return max(range(len(scores)), key=scores.__getitem__)
+def score_solutions(model, examples, ends, is_orm, eos):
+    """Scores of N answers, 0 for one that does not end. -> {suffix of the name: [score]}"""
+    if is_orm:                                               # the probability at the last token
+        ends = [[len(response) - 1] for _, response in examples]
+    probabilities = step_probabilities(model, examples, ends)
+    n_steps = max(len(steps) for steps in probabilities)
+    p, mask = torch.zeros(2, len(examples), n_steps)
+    for i, steps in enumerate(probabilities):
+        p[i, :len(steps)] = torch.tensor(steps)
+        mask[i, :len(steps)] = 1
+    ended = torch.tensor([float(response[-1] == eos) for _, response in examples])
+    if is_orm:
+        return {"": (ended * solution_score(p, mask, "product")).tolist()}
+    return {", product": (ended * solution_score(p, mask, "product")).tolist(),
+            ", min": (ended * solution_score(p, mask, "min")).tolist()}
 
 
-def choose(said, scores):
-    """said: the final numbers of n answers; scores: {judge: their n scores} -> {who: index}"""
-    found = dict(random=0, majority=vote(said))
-    for judge, some in scores.items():
-        found[judge] = best(some)
-        found[f"{judge}, vote"] = vote(said, some)
-    return found
-
-
-def score_solutions(model, examples, ends, outcome, eot):
-    """-> {how: (N,) scores}: of an ORM the chance at the last token, of a PRM product and min; an
-    answer that never ends is worth 0"""
-    ended = torch.tensor([float(response[-1:] == [eot]) for _, response in examples])
-    if outcome:
-        last = [[len(response) - 1] for _, response in examples]
-        return {"": ended * torch.tensor(step_probabilities(model, examples, last)).squeeze(1)}
-    chances = step_probabilities(model, examples, ends)
-    S = max(map(len, chances))
-    padded = torch.tensor([some + [0.0] * (S - len(some)) for some in chances])
-    mask = torch.tensor([[1.0] * len(some) + [0.0] * (S - len(some)) for some in chances])
-    return {f" {how}": ended * solution_score(padded, mask, how) for how in ("product", "min")}
-
-
-# --- main -----------------------------------------------------------------------------------------
-
-
-def count(sums, texts, ended, scores, n):
-    """Of all blocks of n answers: how often each choice is right, and how many of the right ones
-    have a right trace. -> {who: (right, trace)}"""
-    right, trace, blocks = Counter(), Counter(), 0
-    for i, one in enumerate(sums):
-        for first in range(0, len(texts[i]), n):
-            block = slice(first, first + n)
-            answers, ends = texts[i][block], ended[i][block]
-            picked = choose([read_number(answer) for answer in answers],
-                            {judge: some[i][block].tolist() for judge, some in scores.items()})
-            good = [is_answer_right(one, *answer) for answer in zip(answers, ends)]
-            blocks += 1
-            right["any right"] += any(good)
-            for who, j in picked.items():
-                right[who] += good[j]
-                trace[who] += good[j] and is_trace_right(one, answers[j], ends[j])
-    return {who: (right[who] / blocks, trace[who] / max(1, right[who])) for who in right}
+def count(problems, texts, ended, scores, n):
+    """Splits the answers, which are grouped by problem, into blocks of n.
+    -> {chooser: fraction of blocks with a correct choice}, {chooser: fraction of the correct
+    choices with a correct trace}"""
+    correct, traces = Counter(), Counter()
+    for start in range(0, len(texts), n):
+        problem, block = problems[start], range(start, start + n)
+        choices = choose([read_number(texts[i]) for i in block],
+                         {name: values[start:start + n] for name, values in scores.items()})
+        for chooser, i in choices.items():
+            answer = problem, texts[start + i], ended[start + i]
+            correct[chooser] += is_answer_correct(*answer)
+            traces[chooser] += is_trace_correct(*answer)
+        correct["any correct"] += any(is_answer_correct(problem, texts[i], ended[i]) for i in block)
+    blocks = len(texts) // n
+    return ({chooser: correct[chooser] / blocks for chooser in correct},
+            {chooser: traces[chooser] / max(1, correct[chooser]) for chooser in traces})
 
 
 def main():
     config = read_flags(__doc__, Config)
-    check(config.n & (config.n - 1) == 0, f"--n {config.n}: a power of two")
-    device, _ = start(config)
+    device = setup(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.policy}.pt", device)
-    sums = make_sums(config.sums, "eval", config.seed)
-    asked = [one for one in sums for _ in range(config.n)]
-    ids = respond(policy, tokenizer, [one.text for one in asked], config.max_new_tokens,
-                  bar="best_of")
-    examples = [(encode_prompt(tokenizer, one.text), y) for one, y in zip(asked, ids)]
-    ends, scores = [step_ends(tokenizer, y) for y in ids], {}
-    for name in config.judges.split(","):
+    problems = []
+    for problem in make_sums(config.sums, "eval", config.seed):
+        problems += [problem] * config.n
+    responses = respond(policy, tokenizer, [problem.text for problem in problems],
+                        config.max_new_tokens, title="best_of")
+    examples, ends, texts, ended = [], [], [], []
+    for problem, response in zip(problems, responses):
+        examples.append((encode_prompt(tokenizer, problem.text), response))
+        ends.append(step_ends(tokenizer, response))
+        texts.append(tokenizer.decode(response))
+        ended.append(response[-1] == tokenizer.eos)
+
+    scores = {}
+    for name in config.reward_models.split(","):
         model = load_reward(f"{config.out}/{name}.pt", device)
-        for how, some in score_solutions(model, examples, ends, name.startswith("orm"),
-                                         tokenizer.eos).items():
-            scores[name + how] = some.view(len(sums), config.n)
-    texts = [[tokenizer.decode(y) for y in ids[i:i + config.n]]
-             for i in range(0, len(ids), config.n)]
-    ended = [[y[-1] == tokenizer.eos for y in ids[i:i + config.n]]
-             for i in range(0, len(ids), config.n)]
-    found = dict(policy=assess_chains(asked, ids, tokenizer), best_of={})
+        for suffix, values in score_solutions(model, examples, ends, name.startswith("orm"),
+                                              tokenizer.eos).items():
+            scores[name + suffix] = values
+
+    figures = dict(correct={}, trace={})
     n = 1
     while n <= config.n:
-        found["best_of"][n] = count(sums, texts, ended, scores, n)
+        correct, traces = count(problems, texts, ended, scores, n)
+        for chooser in correct:
+            figures["correct"].setdefault(chooser, {})[n] = correct[chooser]
+        for chooser in traces:
+            figures["trace"].setdefault(chooser, {})[n] = traces[chooser]
         n *= 2
-    with write_whole(f"{config.out}/best_of.json") as file:
-        file.write(json.dumps(found, indent=2) + "\n")
-    print(f"{config.out}/best_of.json: best of {config.n} " + ", ".join(
-        f"{who} {right:.1%}" for who, (right, _) in found["best_of"][config.n].items()))
+    with atomic_write(f"{config.out}/best_of.json") as file:
+        file.write(json.dumps(figures, indent=2) + "\n")
+    for chooser, fractions in figures["correct"].items():
+        print(f"{chooser:24} correct {fractions[config.n]:.1%} of the best of {config.n}")
 
 
 if __name__ == "__main__":
-    run(main)
+    main()
