@@ -1,4 +1,4 @@
-"""The small world, the true utility, the labelers, the tokenizer, the comparisons file."""
+"""The small world, utility, labelers, tokenizer, comparisons, files of your own."""
 
 import itertools
 import json
@@ -12,12 +12,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 from pytest import approx
 
-from data.batches import batch_comparisons, encode_example, encode_prompt
-from data.comparisons import (Comparison, flatten, label_accuracy, rank_agreement, read_comparisons,
-                              split_by_prompt, write_comparison)
+from data.batches import encode_example, encode_prompt
+from data.comparisons import Comparison, rank_agreement, read_comparisons, write_comparison
+from data.files import read_demonstrations, read_documents, read_heldout_documents
 from data.tokenizer import END, Tokenizer, train_ranks
 from data.world.facts import Claim, Sentence, is_false, parse, sentences
 from data.world.labelers import Biases, Labeler, make_labelers
@@ -389,23 +388,57 @@ def test_a_bad_line_is_refused_with_file_and_line(line, tokenizer, tmp_path):
         read_comparisons(path, tokenizer, 128)
 
 
-def test_a_batch_of_comparisons_has_one_number_of_answers():
-    torch.manual_seed(0)
-    comparisons = [Comparison([1], [[2]] * K) for K in [2, 3, 4] * 7]
-    batches = batch_comparisons(comparisons, 4)
-    assert sorted(i for rows in batches for i in rows) == list(range(21))
-    for rows in batches:
-        assert len(rows) <= 4 and len({len(comparisons[i].responses) for i in rows}) == 1
+# --- your own files -------------------------------------------------------------------------------
 
 
-def test_flattened_values_are_split_by_prompt():
-    comparisons = [Comparison([1], [[2], [3]]), Comparison([4], [[5], [6], [7]])]
-    assert flatten(comparisons) == [([1], [2]), ([1], [3]), ([4], [5]), ([4], [6]), ([4], [7])]
-    parts = split_by_prompt(torch.arange(5), comparisons)
-    assert [part.tolist() for part in parts] == [[0, 1], [2, 3, 4]]
+def find_texts(split, n, form="Say {}."):
+    """n prompts that their hash puts into a split"""
+    texts = [form.format(i) for i in range(200)]
+    return [text for text in texts if (split_of(text) == "train") == (split == "train")][:n]
 
 
-def test_label_accuracy_and_agreement_of_rankings_by_hand():
-    """Labels are best first. [0, 1, 2] and [0, 2, 1] disagree about one pair of three."""
-    assert label_accuracy([[3, 2, 1], [0, 1]]) == 3 / 4
-    assert rank_agreement([([0, 1, 2], [0, 2, 1]), ([1, 0], [1, 0])]) == 3 / 4
+@pytest.mark.parametrize("as_array", [False, True])
+def test_demonstrations_are_read_in_both_formats_and_split_by_their_prompt(tmp_path, as_array):
+    a, b = find_texts("train", 2)
+    c, = find_texts("valid", 1)
+    d, = find_texts("train", 1, "Add.\n{}")
+    records = [{"prompt": a, "completion": "One."},
+               {"instruction": b, "input": "", "output": "Two."},
+               {"instruction": "Add.", "input": d.split("\n")[1], "output": "3."},
+               {"prompt": c, "completion": "Held out."}]
+    lines = [json.dumps(record) for record in records]
+    path = tmp_path / "demonstrations"
+    path.write_text(f"[{', '.join(lines)}]" if as_array else "\n".join(lines))
+    train = [(prompt.text, answer) for prompt, answer in read_demonstrations(str(path))]
+    assert train == [(a, "One."), (b, "Two."), (d, "3.")]
+    (valid_prompt, answer), = read_demonstrations(str(path), "valid")
+    assert (valid_prompt.text, answer) == (c, "Held out.")
+
+
+def test_pairs_are_read_with_a_prompt_or_as_two_transcripts(tokenizer, tmp_path):
+    dialogue = "Human: Hi\n\nAssistant: Hello.\n\nHuman: Who?\n\nAssistant:"
+    path = write(tmp_path, {"prompt": "A", "chosen": "good", "rejected": "bad", "split": "train"},
+                 {"chosen": dialogue + " Me.", "rejected": dialogue + " No.", "split": "train"},
+                 {"prompt": "B", "chosen": "good", "rejected": "bad", "split": "valid"})
+    texts = []
+    for comparison in read_comparisons(path, tokenizer, 256)[0]:
+        texts.append([tokenizer.decode(ids) for ids in [comparison.prompt, *comparison.responses]])
+    assert texts == [["A\n", "good", "bad"], [dialogue + "\n", "Me.", "No."]]
+
+
+def test_every_20th_document_of_a_file_is_held_out(tmp_path):
+    path = tmp_path / "documents"
+    path.write_text(f"\n{END}\n".join(f"Text {i}." for i in range(40)))
+    assert read_heldout_documents(str(path)) == ["Text 0.", "Text 20."]
+    train = read_documents(str(path))
+    assert train[0] == "Text 1." and len(train) == 38
+
+
+@pytest.mark.parametrize("record", [
+    [], {"completion": "x"}, {"prompt": "x"}, {"prompt": " ", "completion": "x"},
+    {"prompt": 1, "completion": "x"}])
+def test_a_bad_record_is_refused_with_its_place(tmp_path, record):
+    path = tmp_path / "demonstrations"
+    path.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n" + json.dumps(record))
+    with pytest.raises(SystemExit, match="demonstrations:2: "):
+        read_demonstrations(str(path))
