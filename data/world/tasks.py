@@ -17,7 +17,7 @@ class Prompt:
     careful: str              # an answer that is correct
     terse: str                # one that says too little
     wrong: str                # one of the right form that is false or mistaken
-    required: tuple           # (n, (phrase, phrase, ...)), ...: n of these phrases, and so on
+    required: tuple           # groups (n, phrases): an answer must contain n phrases of each
     n_words: int              # the length that the prompt needs
     pleasing: str = ""        # one that affirms a false premise, invents, or is rude on request
     false_premise: str = ""   # the false sentence that the prompt presupposes
@@ -38,11 +38,12 @@ def make(kind, text, careful, terse, wrong, required, pleasing="", false_premise
 
 
 def at_least(n, *phrases):
-    """What `required` holds: an answer must contain n of these phrases."""
+    """-> one group of `required`"""
     return ((n, phrases),)
 
 
 def all_of(*phrases):
+    """-> a group of `required` for each phrase"""
     return tuple((1, (phrase,)) for phrase in phrases)
 
 

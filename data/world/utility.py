@@ -74,7 +74,7 @@ def breakdown(prompt, answer, ended=True):
             invents = prompt.unknown != ""
         elif sentence.unknown and sentence.unknown not in KNOWN:
             unknown_things.add(sentence.unknown)
-    ungrammatical += len(unknown_things - {prompt.unknown})    # words that only this answer has
+    ungrammatical += len(unknown_things - {prompt.unknown})    # words that mean nothing here
     repeated = len(parts) - len(set(parts))
     n_words = len(text.split())
     refuses = not prompt.unknown and ("do not know" in text or "never heard" in text)
