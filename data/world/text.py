@@ -29,13 +29,12 @@ def split_of(text):
     return "valid" if bucket < 85 else "eval"
 
 
-split = split_of
+split = split_of              # the name by which data/files.py calls it
 
 
 def make_prompts(n, split, seed=0):
     """-> n prompts of a split, all different in 'valid' and 'eval'. 'eval' begins with MOON."""
-    # differs from the paper: SFT, comparisons and PPO take the first prompts of one list, so they
-    # train on the same prompts; the paper's three sets are different
+    # differs from the paper: SFT, comparisons and PPO take the first prompts of one list
     rng = random.Random(f"{split} {seed}")
     prompts, texts = [], {MOON}
     if split == "eval":
@@ -58,10 +57,6 @@ def make_probes(task, n, seed=0):
         if split_of(prompt.text) == "eval" and len(probes) < n:
             probes.setdefault(prompt.text, prompt)
     return list(probes.values())
-
-
-def lists_prompts(answer):                                   # for measures.py, until it is removed
-    raise NotImplementedError
 
 
 # --- demonstrations -------------------------------------------------------------------------------
