@@ -34,7 +34,8 @@ split = split_of              # the name by which data/files.py calls it
 
 def make_prompts(n, split, seed=0):
     """-> n prompts of a split, all different in 'valid' and 'eval'. 'eval' begins with MOON."""
-    # differs from the paper: SFT, comparisons and PPO take the first prompts of one list
+    # differs from the paper: SFT, comparisons and PPO take the first prompts of one list, so they
+    # share prompts; the paper's three sets are different
     rng = random.Random(f"{split} {seed}")
     prompts, texts = [], {MOON}
     if split == "eval":
