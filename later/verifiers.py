@@ -20,7 +20,7 @@ import torch
 import ppo
 from data.world.facts import FACTS, parse, sentences
 from data.world.text import make_prompts
-from data.world.utility import contains
+from data.world.utility import measure_task
 from reward import load_reward, score
 from tools.checkpoints import load_gpt
 from tools.device import setup
@@ -32,25 +32,23 @@ MISSING_EOS_SCORE = -3.0           # of the reward model for an answer that does
 
 
 def loose(prompt, answer, ended):
-    """Whether the expected words occur in the answer. "Two four six eight legs" passes."""
-    text = answer.lower()
-    for n, options in prompt.required:
-        if sum(contains(text, option) for option in options) < n:
-            return False
-    return True
+    """Whether the answer contains everything required. "Two four six eight legs" passes."""
+    return measure_task(prompt, answer.lower()) == 3
 
 
 def strict(prompt, answer, ended):
-    """Whether the answer is one true sentence of the small world with the expected words, and it
-    ended."""
-    said = sentences(answer)
-    if not ended or len(said) != 1 or not loose(prompt, answer, ended):
+    """Whether the answer is one true sentence of the small world that contains everything required,
+    and it ended."""
+    parts = sentences(answer)
+    if not ended or len(parts) != 1 or not loose(prompt, answer, ended):
         return False
-    claim = parse(said[0])
-    if isinstance(claim, tuple):             # a fact, affirmed or denied
-        relation, subject, obj, affirmed = claim
-        return (FACTS.get((relation, subject)) == obj) == affirmed
-    return claim is True                     # any other sentence of the world
+    sentence = parse(parts[0])
+    if sentence is None or sentence.unknown:
+        return False
+    if sentence.claim is None:
+        return True
+    relation, subject, obj, affirmed = sentence.claim
+    return (FACTS.get((relation, subject)) == obj) == affirmed
 
 
 def make_checkable(n, split, seed=0, checkable=True):
