@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Every experiment but seeds.sh, one seed each (SEED=1 bash experiments/all.sh is another), some
-# hours.
+# Every experiment except seeds.sh, for one seed; takes some hours.
 set -euo pipefail
 cd "$(dirname "$0")"
-for experiment in dial figure1 rounds remedies leashes averages banana length sycophancy honesty \
-                  tax stages best_of learns clicks closed_form; do
-    OUT=${OUT:+$OUT/$experiment} bash $experiment.sh
+for experiment in dial likelihood figure1 rounds remedies clip_and_kl averages banana length \
+                  sycophancy honesty tax stages best_of learns closed_form; do
+    bash $experiment.sh
 done

@@ -1,15 +1,9 @@
 #!/usr/bin/env bash
-# Best of n: no training at all, the reward model picks among n SFT answers.
-#
-# Its KL to SFT is log n - (n-1)/n if no two answers tie; answers here do, so the exact value of the
-# discrete distribution is printed beside it (Beirami et al., arXiv 2401.01879, show it is smaller).
-#
-# Look for: score and true utility against the KL, with PPO and DPO on the same axes.
-
+# How far does best of n get, compared with PPO and DPO at equal KL?
 source "$(dirname "$0")/common.sh"
 
 if begin n sft.pt reward.pt ppo.pt dpo.pt; then
-    py experiments/exact.py --measure best_of
+    py experiments/best_of.py
     py eval.py $small
 fi
-"$python" experiments/figures.py best_of "$OUT"
+figure best_of

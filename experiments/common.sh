@@ -1,6 +1,10 @@
-# Sourced by every experiment. One seed a call, SEED=1 bash experiments/NAME.sh is another; it
-# starts from the finished run of that seed (out, out-1, out-2, ... or FROM=), and what it finds
-# goes to out/experiments/NAME/seed-SEED/RUN/. A run that has its results is skipped.
+# Sourced by every experiment.
+#
+#   bash experiments/NAME.sh           starts from the finished run in out/
+#   SEED=1 bash experiments/NAME.sh    from out-1/, made by SEED=1 OUT=out-1 bash train_all.sh
+#   TINY=1 bash experiments/NAME.sh    only tries the commands; from out-tiny/
+#
+# Each run has a folder, out/experiments/NAME/seed-SEED/RUN/, and is skipped if that has its results.
 
 set -euo pipefail
 name=$(basename "$0" .sh)
@@ -8,39 +12,53 @@ cd "$(dirname "$0")/.."
 source tools/setup.sh
 setup requirements.txt requirements-extra.txt
 
-SEED=${SEED:-0}
-if [ "$SEED" = 0 ]; then FROM=${FROM:-out}; else FROM=${FROM:-out-$SEED}; fi
-OUT=${OUT:-out/experiments/$name}
-if [ ! -e "$FROM/results.json" ]; then
-    echo "error: $FROM holds no finished run; SEED=$SEED bash train_all.sh makes one" >&2
+SEED=${SEED:-0} TINY=${TINY:-0}
+finished=out
+if [ "$TINY" = 1 ]; then finished=${TINY_OUT:-out-tiny}; fi
+OUT=$finished/experiments/$name
+if [ "$TINY" = 1 ]; then export OMP_NUM_THREADS=1 PICTURES=$OUT; fi
+if [ "$SEED" != 0 ]; then finished=$finished-$SEED; fi
+if [ ! -e "$finished/results.json" ]; then
+    echo "error: there is no finished run in $finished; run train_all.sh first" >&2
     exit 1
 fi
 
-last=results.json                     # what a finished run has
+result=results.json                   # the file that a finished run has
+small="--prompts 200 --probes 60"     # flags of eval.py, enough for a mean over three seeds
 
-begin() {   # begin RUN FILE...   a folder with those files of the finished run; 1 if done before
+begin() {   # begin RUN FILE...   makes the folder $run with files of the finished run; 1 if it is done
     run=$OUT/seed-$SEED/$1
-    if [ -e "$run/$last" ]; then echo "skipped: $run/$last exists"; return 1; fi
-    printf '\n=== %s: %s\n' "$name" "$1"
+    if [ -e "$run/$result" ]; then echo "$run/$result exists"; return 1; fi
+    printf '\n%s: %s\n' "$name" "$1"
     mkdir -p "$run"
     local file
-    for file in "${@:2}"; do cp -r "$FROM/$file" "$run/" || exit 1; done   # set -e is off in an if
+    for file in "${@:2}"; do cp -r "$finished/$file" "$run/" || exit 1; done
 }
 
-py() {      # py SCRIPT FLAGS...   in that folder
-    echo "python $* --seed $SEED --out $run"
-    "$python" "$@" --seed "$SEED" --out "$run"
+py() {      # py SCRIPT FLAGS...   runs it in that folder
+    set -- "$1" --seed "$SEED" --out "$run" "${@:2}" $(tiny_flags "$1")
+    echo "python $*"
+    "$python" "$@"
 }
 
-as_trained() {   # the finished run as a row of the table
+tiny_flags() {
+    if [ "$TINY" != 1 ]; then return; fi
+    case $1 in
+        pretrain.py) echo "--documents 500 --steps 5 --batch 4" ;;
+        sft.py) echo "--documents 500 --demonstrations 64" ;;
+        compare.py | */collect.py) echo "--prompts 30 --heldout-prompts 10" ;;
+        ppo.py | */other_reward.py | */likelihood.py)
+            echo "--iterations 5 --episodes 8 --minibatch 4" ;;
+        */closed_form.py) echo "--iterations 10 --episodes 8 --minibatch 4 --dpo-steps 5" ;;
+        */best_of.py) echo "--prompts 5 --n 4" ;;
+        eval.py) echo "--prompts 10 --probes 2" ;;
+    esac
+}
+
+as_trained() {      # the finished run as a row of the table
     begin as-trained results.json answers.jsonl metrics || true
 }
 
-as_row() {  # as_row CHECKPOINT COMMAND...   the checkpoint that it makes is shown in PPO's row
-    mv "$run/sft.pt" "$run/once.pt"
-    "${@:2}"
-    mv "$run/$1.pt" "$run/ppo.pt"
-    mv "$run/once.pt" "$run/sft.pt"
-}
-
-small="--prompts 200 --probes 60"     # of eval.py: enough for a mean over three seeds
+table() { "$python" experiments/plot.py table "$OUT" "$@"; }
+points() { "$python" experiments/plot.py points "$OUT" "$@"; }
+figure() { "$python" experiments/figures.py "$1" "$OUT"; }

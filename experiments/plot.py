@@ -1,26 +1,25 @@
-"""Tables of the experiments, and pictures of them in dots, from the JSON that their runs wrote.
+"""Tables and dot plots of an experiment: means over seeds ± standard deviations.
 
-    python experiments/plot.py table FOLDER MODEL KEY...     a row per run, from results.json
-    python experiments/plot.py points FOLDER MODEL KEY...    the table, and docs/<folder>.svg of it;
-                                                             two models: ppo,dpo
+    python experiments/plot.py table FOLDER MODELS KEY...     prints Markdown, a row per run
+    python experiments/plot.py points FOLDER MODELS KEY...    draws docs/<folder>.svg as well
 
-A FOLDER holds seed-0/RUN/, seed-1/RUN/, ...; figures are means over seeds ± standard deviations.
-MODEL is a column of results.json: base, base_few_shot, sft, ppo, ppo_ptx, dpo, or rm.
+FOLDER holds seed-0/RUN/, seed-1/RUN/, ...; MODELS are names in results.json, separated by commas
+(sft,ppo,dpo; rm is the reward model). A KEY is something that eval.py measured of them. Two kinds
+are counted in answers.jsonl: `bananas` is the share of answers with the word, `less_TERM` the share
+of answers that lose utility by a term of data/world/utility.py: less_task, less_rude, less_form.
 """
 
 import json
+import os
 import statistics
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-from tools.flags import check
-from tools.results import COLUMNS, NAMES, read_lines
-
-PICTURES = ROOT / "docs"
-COLOURS = dict(base="#999999", base_few_shot="#8c6d31", sft="#1f77b4", ppo="#d62728",
-               ppo_ptx="#ff7f0e", dpo="#2ca02c", score="#7f3fbf", gold="#d62728", right="#1f77b4")
+PICTURES = Path(os.environ.get("PICTURES", Path(__file__).parents[1] / "docs"))
+NAMES = {"base": "base", "base_few_shot": "base, few-shot", "sft": "SFT", "ppo": "PPO",
+         "ppo_ptx": "PPO-ptx", "dpo": "DPO", "rm": "reward model"}
+COLOURS = {"base": "#999999", "base_few_shot": "#8c6d31", "sft": "#1f77b4", "ppo": "#d62728",
+           "ppo_ptx": "#ff7f0e", "dpo": "#2ca02c", "score": "#7f3fbf", "utility": "#d62728"}
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -30,16 +29,22 @@ def mean_and_spread(values):
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def find_runs(folder, marker="results.json"):
-    """-> {run: [its folder under every seed]} of the finished ones, in the order of the script."""
+def format_cell(cell):
+    """(mean, spread), or None -> str"""
+    return "" if cell is None else f"{cell[0]:.2f} ± {cell[1]:.2f}"
+
+
+def find_runs(folder, result="results.json"):
+    """-> {run: its folder for every seed} of the finished runs, in the order they were started"""
     def order(path):
-        first = min((file.stat().st_mtime for file in path.iterdir()), default=0)
-        return path.parent.name, path.name != "as-trained", first
+        first_file = min((file.stat().st_mtime for file in path.iterdir()), default=0)
+        return path.parent.name, path.name != "as-trained", first_file
     runs = {}
     for path in sorted(Path(folder).glob("seed-*/*/"), key=order):
-        if (path / marker).exists():
+        if (path / result).exists():
             runs.setdefault(path.name, []).append(path)
-    check(runs, f"{folder} holds no finished run yet")
+    if not runs:
+        sys.exit(f"error: no finished run in {folder}")
     return runs
 
 
@@ -47,8 +52,12 @@ def read_results(path):
     return json.loads((path / "results.json").read_text())
 
 
+def read_lines(path):
+    return [json.loads(line) for line in open(path, encoding="utf-8")]
+
+
 def read_log(path, stage):
-    """The steps of a stage."""
+    """The steps of a stage, without the closing line."""
     return [line for line in read_lines(path / f"metrics/{stage}.jsonl") if line["step"] >= 0]
 
 
@@ -56,9 +65,21 @@ def read_answers(path, model):
     return [row for row in read_lines(path / "answers.jsonl") if row["model"] == model]
 
 
+def read_value(path, model, key):
+    """What one run has for a key; None if it has nothing."""
+    if key == "bananas":
+        answers = read_answers(path, model)
+        return statistics.mean("banana" in row["answer"].lower() for row in answers)
+    if key.startswith("less_"):
+        term, best = key.removeprefix("less_"), 3 if key == "less_task" else 0
+        answers = read_answers(path, model)
+        return statistics.mean(row["terms"][term] < best for row in answers)
+    return read_results(path).get(model, {}).get(key)
+
+
 def average(paths, model, key):
-    """-> (mean, spread) of one figure over the seeds that have it, None if none has"""
-    values = [read_results(path).get(model, {}).get(key) for path in paths]
+    """-> (mean, spread) over the seeds that have the key, None if none has it"""
+    values = [read_value(path, model, key) for path in paths]
     values = [value for value in values if value is not None]
     return mean_and_spread(values) if values else None
 
@@ -66,16 +87,19 @@ def average(paths, model, key):
 # --- tables and points ----------------------------------------------------------------------------
 
 
-def table(folder, model, *keys):
-    """Prints Markdown. -> {run: [(mean, spread) or None of each key]}"""
-    print(f"| run | seeds | {' | '.join(keys)} |\n|{'---|' * (len(keys) + 2)}")
-    rows = {}
-    for run, paths in find_runs(folder).items():
-        rows[run] = [average(paths, model, key) for key in keys]
-        cells = ["" if cell is None else "{:.2f} ± {:.2f}".format(*cell) for cell in rows[run]]
-        if any(cells):
-            print(f"| {run} | {len(paths)} | {' | '.join(cells)} |")
-    return {run: cells for run, cells in rows.items() if any(cells)}
+def table(folder, models, *keys):
+    """Prints a table per model. -> {model: {run: [(mean, spread) or None for each key]}}"""
+    tables = {}
+    for model in models.split(","):
+        print(f"\n{NAMES.get(model, model)}\n\n| run | seeds | {' | '.join(keys)} |")
+        print("|---" * (len(keys) + 2) + "|")
+        tables[model] = {}
+        for run, paths in find_runs(folder).items():
+            cells = [average(paths, model, key) for key in keys]
+            if any(cells):
+                tables[model][run] = cells
+                print(f"| {run} | {len(paths)} | {' | '.join(map(format_cell, cells))} |")
+    return tables
 
 
 def make_axes(columns=1, width=5.0, height=3.4):
@@ -93,40 +117,35 @@ def save(figure, name):
     print(f"wrote {PICTURES / name}.svg")
 
 
-def points(folder, models, *keys, title=None):
-    """A panel per key, a dot with its spread over seeds per run and model (apart by commas), and
-    SFT as a dashed line."""
-    models, tables = models.split(","), []
-    for model in models:
-        print(f"\n{NAMES.get(model, 'reward model')}")
-        tables.append(table(folder, model, *keys))
-    runs = [run for run in find_runs(folder) if any(run in rows for rows in tables)]
-    labels = [run.replace("-", " ") for run in runs]
-    figure, axes = make_axes(len(keys), 3.0, 1.3 + 0.3 * len(runs))
-    every = [path for paths in find_runs(folder).values() for path in paths]
+def points(folder, models, *keys):
+    """The table, and a panel per key with a dot per run and model; SFT is a dashed line."""
+    tables = table(folder, models, *keys)
+    runs = find_runs(folder)
+    names = list(runs)
+    figure, axes = make_axes(len(keys), 3.0, 1.3 + 0.3 * len(names))
     for i, (axis, key) in enumerate(zip(axes[0], keys)):
-        for j, (model, rows) in enumerate(zip(models, tables)):
-            cells = [(runs.index(run) + 0.2 * j, row[i]) for run, row in rows.items() if row[i]]
-            axis.errorbar([mean for _, (mean, _) in cells], [y for y, _ in cells], fmt="o",
-                          xerr=[spread for _, (_, spread) in cells], capsize=3,
-                          color=COLOURS.get(model, "black"), label=NAMES.get(model, "reward model"))
-        reference = average(every, "sft", key) if models != ["rm"] else None
-        if reference:
-            axis.axvline(reference[0], color=COLOURS["sft"], linestyle="--", linewidth=1)
-        axis.set_yticks(range(len(runs)), labels if not i else [""] * len(runs))
-        axis.set_title(COLUMNS.get(key, key.replace("_", " ")))
-        axis.set_ylim(len(runs) - 0.5, -0.5)
+        for j, (model, rows) in enumerate(tables.items()):
+            for run, cells in rows.items():
+                if cells[i]:
+                    mean, spread = cells[i]
+                    axis.errorbar(mean, names.index(run) + 0.2 * j, xerr=spread, fmt="o",
+                                  capsize=3, color=COLOURS.get(model, "black"))
+        sft = average([path for paths in runs.values() for path in paths], "sft", key)
+        if sft and models != "rm":
+            axis.axvline(sft[0], color=COLOURS["sft"], linestyle="--", linewidth=1)
+        axis.set_yticks(range(len(names)), names if i == 0 else [""] * len(names))
+        axis.set_title(key.replace("_", " "))
+        axis.set_ylim(len(names) - 0.5, -0.5)
         axis.grid(axis="x", alpha=0.3)
-    if len(models) > 1:
-        axes[0][-1].legend(fontsize=9)
-    title = title or " and ".join(NAMES.get(model, "reward model") for model in models)
-    figure.suptitle(f"{title}: mean and standard deviation over seeds"
-                    + ("; dashed: SFT" if models != ["rm"] else ""), fontsize=10)
+    coloured = [f"{NAMES.get(model, model)} {'above' if j == 0 else 'below'}"
+                for j, model in enumerate(tables)]
+    title = coloured[0].split(" above")[0] if len(coloured) == 1 else ", ".join(coloured)
+    figure.suptitle(f"{title}; dashed: SFT; mean and standard deviation over seeds", fontsize=10)
     save(figure, Path(folder).name)
 
 
 if __name__ == "__main__":
-    commands = dict(table=table, points=points)
-    if len(sys.argv) < 3 or sys.argv[1] not in commands:
+    commands = {"table": table, "points": points}
+    if len(sys.argv) < 5 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

@@ -1,130 +1,164 @@
-"""What experiments put in the place of the reward model, of the labelers, of one pass."""
+"""The experiments' rewards, comparisons and reward models; every command of the shell scripts."""
 
+import copy as copying
+import dataclasses
+import importlib
 import json
+import re
 import sys
+from pathlib import Path
 
-import tools               # before torch: it says how torch's threads wait
+import numpy as np
+import pytest
 import torch
+from conftest import SHORT, call
 from pytest import approx
 
 import ppo
+from data.batches import collate, encode_example
 from data.world.labelers import make_labelers
 from data.world.text import make_prompts
 from data.world.utility import breakdown, utility
-from experiments import asking, ensemble, habits, liking, passes, shuffled, written_reward
-from model import load_gpt
+from experiments import collect, likelihood, other_reward, probe_reward, shuffled
+from model import token_logprobs
+from reward import score
+from tools.checkpoints import load_gpt
+
+SCRIPTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.sh"))
 
 
-def answer_batch(tokenizer, pairs):
-    """[(prompt, answer)] -> tokens, response, ended, as ppo.rollout hands them to a judge"""
-    from data.batches import collate, encode_example
-    tokens, response = collate([encode_example(tokenizer, *pair) for pair in pairs])
-    return tokens, response, response.sum(dim=1).clamp(max=1)
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_written_reward_sees_prompt_and_answer(out):
+# --- rewards --------------------------------------------------------------------------------------
+
+
+def test_a_written_reward_gets_the_prompt_the_answer_and_whether_it_ended(out):
     _, tokenizer = load_gpt(out / "sft.pt")
-    prompts = {p.text: p for p in make_prompts(6, "train")}
-    pairs = [(text, p.careful) for text, p in prompts.items()]
-    judge = written_reward.make_judge(gold, tokenizer, prompts)
-    rewards = judge(None, *answer_batch(tokenizer, pairs), -3.0)
-    assert rewards.tolist() == approx([utility(p, p.careful, True) for p in prompts.values()])
-    bananas = written_reward.make_judge(written_reward.count_bananas, tokenizer, prompts)
-    text = next(iter(prompts))
-    assert bananas(None, *answer_batch(tokenizer, [(text, "Banana, banana.")]), -3.0).item() == 2
+    prompts = make_prompts(6, "train")
+    examples = [encode_example(tokenizer, p.text, p.careful) for p in prompts]
+    unfinished = examples[0][0], examples[0][1][:-1]
+    tokens, mask = collate(examples + [unfinished])
+    rewards = other_reward.score_with(utility, tokenizer, prompts)(tokens, mask)
+    expected = [utility(p, p.careful, True) for p in prompts]
+    expected.append(utility(prompts[0], prompts[0].careful, False))
+    assert rewards.tolist() == approx(expected)
+    tokens, mask = collate([encode_example(tokenizer, prompts[0].text, "Banana, banana.")])
+    count = other_reward.score_with(other_reward.count_bananas, tokenizer, prompts)
+    assert count(tokens, mask).tolist() == [2]
 
 
 def test_an_ensemble_takes_the_mean_the_worst_or_the_mean_minus_the_variance():
     """Scores 1 and 3 of one answer: mean 2, worst 1, variance 1."""
     scores = torch.tensor([[1.0], [3.0]])
-    found = {how: combine(scores).item() for how, combine in ensemble.COMBINE.items()}
-    assert found == dict(one=1, mean=2, worst=1, variance=1)
+    combined = {how: other_reward.combine(scores, how).item() for how in
+                ("mean", "worst", "variance")}
+    assert combined == dict(mean=2, worst=1, variance=1)
 
 
-def test_an_ensembles_answer_without_end_scores_what_is_missing():
-    judge = ensemble.make_judge([lambda tokens: torch.ones(tokens.shape)] * 2, "mean")
-    tokens, response = torch.zeros(2, 4).long(), torch.tensor([[0., 1, 1, 0], [0., 1, 1, 1]])
-    assert judge(None, tokens, response, torch.tensor([1.0, 0.0]), -3.0).tolist() == [1, -3]
+def test_values_of_a_written_reward_start_at_0(copy, monkeypatch):
+    started = []
+    monkeypatch.setattr(other_reward.ppo, "train", lambda config, policy, value_fn, *_:
+                        started.append(value_fn(torch.zeros(2, 5).long())))
+    call(other_reward, copy, "--reward utility --prompts 20")
+    assert started[0].abs().max() == 0
+
+
+def test_the_likelihood_reward_adds_lambda_times_the_log_probability_so_far(out):
+    """With the head at 0 the difference of two answers' scores is lambda times that of their
+    log-probabilities."""
+    gpt, tokenizer = load_gpt(out / "sft.pt")
+    model = likelihood.LikelihoodReward(copying.deepcopy(gpt)).eval()
+    tokens, mask = collate([encode_example(tokenizer, "What do cows eat?", answer)
+                            for answer in ("Cows eat grass.", "Cows eat.")])
+    logp = (token_logprobs(gpt(tokens), tokens) * mask[:, 1:]).sum(dim=1)
+    scores = score(model(tokens), mask)
+    assert (scores[0] - scores[1]).item() == approx(0.3 * (logp[0] - logp[1]).item(), abs=1e-4)
+
+
+def test_ppo_on_the_likelihood_reward(copy):
+    call(likelihood, copy, f"--iterations 1 --episodes 8 --minibatch 4 --prompts 20 {SHORT}")
+    assert "weight" in read(copy / "metrics/likelihood.jsonl")[-1]
+    assert (copy / "likelihood.pt").exists() and (copy / "ppo.pt").exists()
+
+
+# --- comparisons ----------------------------------------------------------------------------------
 
 
 def test_a_fold_holds_out_a_fifth_of_the_labelers_and_all_folds_cover_them():
-    labelers = make_labelers("train")
-    held = []
+    labelers, heldout = make_labelers("train"), []
     for fold in range(5):
-        seen, unseen = asking.split_fold(labelers, fold)
-        assert len(unseen) == 4 and len(seen) == 16
-        assert not {one.name for one in seen} & {one.name for one in unseen}
-        held += [one.name for one in unseen]
-    assert sorted(held) == sorted(one.name for one in labelers)
+        train, valid = collect.split_fold(labelers, fold)
+        assert len(valid) == 4 and len(train) == 16
+        assert not {labeler.name for labeler in train} & {labeler.name for labeler in valid}
+        heldout += [labeler.name for labeler in valid]
+    assert sorted(heldout) == sorted(labeler.name for labeler in labelers)
 
 
-def test_contrasting_records_put_the_careful_answer_above_the_pleasing_one(out):
-    _, tokenizer = load_gpt(out / "sft.pt")
-    known = {p.text: p for p in make_prompts(400, "train")}
-    for record in asking.contrast(5, 0, tokenizer):
-        prompt = known[record["prompt"]]
+def test_collect_adds_contrasts_and_unknown_things_and_holds_out_a_fold(copy):
+    call(collect, copy, f"--prompts 10 --heldout-prompts 10 --unknown 4 --contrast 5 --fold 1 {SHORT}")
+    records = read(copy / "comparisons.jsonl")
+    prompts = {prompt.text: prompt for prompt in make_prompts(3000, "train")}
+    contrasts = [record for record in records if record["labeler"] == "contrast"]
+    assert len(contrasts) == 5
+    for record in contrasts:
+        prompt = prompts[record["prompt"]]
         assert record["responses"] == [prompt.careful, prompt.pleasing] and record["ranking"] == [0, 1]
+    train = [r for r in records if r["split"] == "train" and r not in contrasts]
+    assert sum(bool(prompts[r["prompt"]].unknown) for r in train) >= 3
+    valid = [r for r in records if r["split"] == "valid"]
+    assert valid and all("utilities" in record for record in valid)
+    assert not {r["labeler"] for r in train} & {r["labeler"] for r in valid}
 
 
-def test_a_ranking_taken_apart_has_all_its_pairs_in_their_order():
+def test_a_ranking_split_into_pairs_keeps_the_order_of_every_pair():
     record = dict(prompt="p", responses=["a", "b", "c"], ranking=[2, 0, 1], ids=[[1], [2], [3]],
                   split="train")
-    parts = shuffled.take_apart(record)
-    assert [part["responses"] for part in parts] == [["c", "a"], ["c", "b"], ["a", "b"]]
-    assert [part["ids"] for part in parts] == [[[3], [1]], [[3], [2]], [[1], [2]]]
-    assert shuffled.take_apart(record | dict(split="valid")) == [record | dict(split="valid")]
+    pairs = shuffled.split_into_pairs(record)
+    assert [pair["responses"] for pair in pairs] == [["c", "a"], ["c", "b"], ["a", "b"]]
+    assert [pair["ids"] for pair in pairs] == [[[3], [1]], [[3], [2]], [[1], [2]]]
+    assert all(pair["ranking"] == [0, 1] for pair in pairs)
+    heldout = record | dict(split="valid")
+    assert shuffled.split_into_pairs(heldout) == [heldout]
 
 
-def test_more_passes_make_more_steps_on_the_same_rollout(copy, monkeypatch):
-    steps = []
-    update = ppo.update
-    monkeypatch.setattr(ppo, "update", lambda *given: steps.append(1) or update(*given))
-    monkeypatch.setattr(ppo, "rollout", ppo.rollout)        # what passes.main puts there is undone
-    monkeypatch.setattr(sys, "argv", ["passes.py", "--passes", "3", "--iterations", "1",
-                                      "--episodes", "8", "--minibatch", "4", "--prompts", "20",
-                                      "--out", str(copy)])
-    passes.main()
-    assert len(steps) == 6
+# --- what a reward model prefers ------------------------------------------------------------------
 
 
-def test_habits_of_answers_that_labelers_give():
-    prompt = next(p for p in make_prompts(50, "train") if p.kind == "generation" and p.n_words > 8)
-    assert habits.name_habit(prompt, prompt.careful) == "careful"
-    assert habits.name_habit(prompt, "Do it yourself.") == "rude"
-    assert habits.name_habit(prompt, "What a good question. " + prompt.careful) == "pleaser"
-    assert habits.name_habit(prompt, prompt.careful + " There is much more to say.") == "rambling"
-    assert habits.name_habit(prompt, prompt.terse) == "terse"
+def test_rivals_affirm_invent_and_doubt():
+    rivals = probe_reward.make_rivals(20, 0)
+    prompts = {prompt.text: prompt for prompt in make_prompts(2000, "eval")}
+    for kind, term in (("affirming", "affirms"), ("inventing", "invents"), ("doubting", "refuses")):
+        assert rivals[kind]
+        for text, careful, rival in rivals[kind]:
+            prompt = prompts[text]
+            assert breakdown(prompt, careful)[term] == 0 > breakdown(prompt, rival)[term]
 
 
-def test_more_prompts_about_unknown_things_are_ranked_by_the_labelers_that_are_asked(out):
-    model, tokenizer = load_gpt(out / "sft.pt")
-    config = asking.Config(out=str(out), k=3, unknown=4)
-    judge = make_labelers("train")[0]
-    records = list(asking.ask_about_unknown(config, model, tokenizer, [judge]))
-    known = {p.text: p for p in make_prompts(400, "train")}
-    assert records and all(known[record["prompt"]].unknown for record in records)
-    assert {(r["labeler"], r["split"]) for r in records} == {(judge.name, "train")}
+def test_the_length_slope_of_known_scores():
+    """score = 2 utility + 0.5 log words + a constant of the prompt."""
+    utilities, log_words = [[0.0, 1, 3], [2.0, 1]], [[1.0, 2, 1], [0.0, 3]]
+    scores = []
+    for constant, u, w in zip((7, -4), utilities, log_words):
+        scores.append(2 * np.array(u) + 0.5 * np.array(w) + constant)
+    assert probe_reward.length_slope(scores, utilities, log_words) == approx(0.5)
 
 
-def test_liking_counts_how_often_the_tempting_answer_scores_above_the_careful_one(
-        tmp_path, monkeypatch):
-    """A reward model that scores an answer by its length, the longest first."""
-    (tmp_path / "results.json").write_text('{"seed": 0}')
-    monkeypatch.setattr(liking, "load_reward", lambda path: None)
-    monkeypatch.setattr(liking, "load_gpt", lambda path: (None, None))
-    monkeypatch.setattr(liking, "encode_example", lambda tokenizer, prompt, answer: answer)
-    monkeypatch.setattr(liking, "score_all", lambda model, answers, device: torch.tensor(
-        [float(len(answer)) for answer in answers]))
-    monkeypatch.setattr(liking, "find_temptations", lambda n, seed: dict(
-        agreeing=[("p", "short", "longer"), ("p", "longer", "short")],
-        inventing=[("p", "short", "longer")], doubting=[("p", "same", "even")]))
-    assert liking.measure_liking(tmp_path) == dict(agreeing=0.5, inventing=1, doubting=0.5)
+# --- the shell scripts ----------------------------------------------------------------------------
 
 
-def test_temptations_agree_invent_and_doubt_on_evaluation_prompts():
-    found, known = liking.find_temptations(20, 0), {p.text: p for p in make_prompts(3000, "eval")}
-    for kind, term in (("agreeing", "agrees"), ("inventing", "invented"), ("doubting", "withheld")):
-        rows = [(known[text], careful, rival) for text, careful, rival in found[kind]
-                if text in known]
-        assert rows and all(breakdown(p, careful, True)[term] == 0 > breakdown(p, rival, True)[term]
-                            for p, careful, rival in rows)
+def flags_of(script):
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    Config = ppo.Config if module is likelihood else module.Config
+    return {field.name for field in dataclasses.fields(Config)}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_flag_of_a_command_exists(script):
+    """A misspelt flag would end an experiment after an hour."""
+    for line in script.read_text().splitlines():
+        for command in re.findall(r"\bpy (\S+\.py)([^#\n]*)", line):
+            if "$" not in command[0] and "SCRIPT" not in line:
+                named = {flag.replace("-", "_") for flag in re.findall(r"--([a-z][\w-]*)", command[1])}
+                assert named <= flags_of(command[0]), command

@@ -1,0 +1,110 @@
+"""PPO on a reward that is not one reward model's score.
+
+    python experiments/other_reward.py --reward banana       out/sft.pt -> out/ppo.pt
+
+banana      how often the answer says "banana"
+utility     the true utility
+labelers    how a random labeler rates the answer
+mean        the mean score of the reward models out/reward-*.pt
+worst       their lowest score (arXiv 2310.02743, worst-case optimisation)
+variance    their mean minus their variance (the same paper, uncertainty-weighted optimisation)
+
+All else is ppo.py's. For the first three the value function's head starts at 0, since no reward
+model predicts these rewards.
+"""
+
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import torch
+
+import ppo
+from data.files import read_prompts
+from data.world.labelers import make_labelers
+from data.world.utility import utility
+from reward import RewardModel, load_reward, score
+from tools.checkpoints import load_gpt
+from tools.device import setup
+from tools.flags import check, read_flags
+
+
+@dataclass(frozen=True)
+class Config(ppo.Config):
+    reward: str = "banana"         # banana, utility, labelers, mean, worst or variance
+
+
+# --- rewards of a prompt and an answer ------------------------------------------------------------
+
+
+def count_bananas(prompt, answer, ended):
+    return answer.lower().count("banana")
+
+
+def ask_labeler(prompt, answer, ended, labelers=make_labelers("train")):
+    rng = random.Random(torch.randint(2 ** 62, ()).item())
+    return rng.choice(labelers).perceive(prompt, answer, ended, rng)
+
+
+WRITTEN = {"banana": count_bananas, "utility": utility, "labelers": ask_labeler}
+
+
+def score_with(reward_fn, tokenizer, prompts):
+    """reward_fn: (Prompt, answer, whether it ended) -> number. prompts: [Prompt], all that occur
+    -> a score_fn of ppo.train"""
+    prompt_of_text = {prompt.text: prompt for prompt in prompts}
+
+    def score_fn(tokens, response_mask):
+        rewards = []
+        for row, mask in zip(tokens, response_mask):
+            text = tokenizer.decode(row[:mask.argmax()]).removesuffix("\n")
+            response = row[mask > 0]
+            ended = bool(response[-1] == tokenizer.eos)
+            rewards.append(reward_fn(prompt_of_text[text], tokenizer.decode(response), ended))
+        return torch.tensor(rewards, dtype=torch.float32, device=tokens.device)
+    return score_fn
+
+
+# --- several reward models ------------------------------------------------------------------------
+
+
+def combine(scores, how):
+    """(models, B) -> (B,)"""
+    if how == "worst":
+        return scores.amin(dim=0)
+    if how == "variance":
+        return scores.mean(dim=0) - scores.var(dim=0, unbiased=False)
+    return scores.mean(dim=0)
+
+
+def score_with_models(reward_models, how):
+    """-> a score_fn of ppo.train"""
+    def score_fn(tokens, response_mask):
+        scores = [score(model(tokens), response_mask) for model in reward_models]
+        return combine(torch.stack(scores), how)
+    return score_fn
+
+
+def main():
+    config = read_flags(__doc__, Config)
+    device = setup(config)
+    policy_path = f"{config.out}/{config.init_from}.pt"
+    policy, tokenizer = load_gpt(policy_path, device)
+    if config.reward in WRITTEN:
+        prompts = read_prompts(config.prompts, "train", config.seed)
+        score_fn = score_with(WRITTEN[config.reward], tokenizer, prompts)
+        gpt, _ = load_gpt(policy_path, device)
+        value_fn = RewardModel(gpt).to(device).eval()                    # its head is 0
+    else:
+        check(config.reward in ("mean", "worst", "variance"), f"--reward {config.reward}; see --help")
+        paths = sorted(Path(config.out).glob("reward-*.pt"))
+        check(paths, f"{config.out} has no reward-*.pt; bash experiments/remedies.sh makes them")
+        score_fn = score_with_models([load_reward(path, device) for path in paths], config.reward)
+        value_fn = load_reward(paths[0], device)
+    ppo.train(config, policy, value_fn, score_fn, tokenizer, device)
+
+
+if __name__ == "__main__":
+    main()
