@@ -78,8 +78,8 @@ def prompt_of_file(text):
 def in_split(prompt, split):
     """A file has two parts: "train", and one that serves as "valid" and as "eval"."""
     if split == "train":
-        return world.split(prompt) == "train"
-    return world.split(prompt) != "train"
+        return world.split_of(prompt) == "train"
+    return world.split_of(prompt) != "train"
 
 
 def none_in_split(source, split):
