@@ -1,242 +1,199 @@
-"""Constitutional AI in small: harmless by words in place of labels (arXiv 2212.08073).
+"""Constitutional AI: an assistant becomes harmless by rules in words (arXiv 2212.08073). No person
+labels harm.
 
-A helpful-only assistant answers the red team as it is asked to; it is to become harmless while no
-person labels harm:
+1 assistant    A helpful-only assistant, which insults, agrees and invents if it is asked to: SFT on
+               answers that helpful-only labelers prefer.
+2 revise       It answers red-team prompts. A judge criticises each answer by a random rule and
+               revises it, round after round (section 3.1).
+3 SL-CAI       SFT on the revisions of all rounds and on helpful answers.
+4 collect      Answers of SL-CAI for RL-CAI, which is later/feedback.py --constitution and then
+               ppo.py (section 4).
 
-1 assist    helpful-only labelers demonstrate what they like best; sft.py on these is the assistant
-                                          -> out/helpful.jsonl
-2 revise    the assistant answers the red team; judge.pt criticises and revises each answer by a
-            rule drawn anew, round by round; sft.py --begin helpful on what the rounds wrote and on
-            helpful answers is SL-CAI     -> out/sl-0.jsonl (no revision), ..., out/sl-4.jsonl
-3 rank      SL-CAI's answers, by helpful-only labelers; later/feedback.py has the judge label the
-            red team's part and fits a reward model, ppo.py --prompts out/prompts.jsonl follows it:
-            RL-CAI                        -> out/comparisons.jsonl, out/prompts.jsonl
-4 measure   harmless, task, evasive       -> out/results.json
+    python -m later.constitution   out/sft.pt, out/judge.pt -> out/helpful.pt, out/sl_cai.pt,
+                                   out/revisions.jsonl, and for RL-CAI out/comparisons.jsonl,
+                                   out/red_team.jsonl, out/prompts.jsonl
 
-    python -m later.constitution --stage assist
-
-later/demos/constitution.sh runs all of it. Rules, prompts and pages: later/principles.py.
+later/demos/constitution.sh runs the whole method. Rules, prompts and labelers are in
+later/principles.py; later/harm.py measures the result.
 """
 
 import json
 import random
 from dataclasses import dataclass
 
-import tools               # before torch: it says how torch's threads wait
-import torch
+from torch import nn
 
 from compare import collect
-from data import comparisons
+from data.batches import batch_by_length, collate, drop_long, encode_example, encode_prompt
+from data.comparisons import write_comparison
 from data.files import read_prompts
 from data.world.labelers import make_labelers
-from data.world.measures import mean
 from data.world.text import demonstrate
-from data.world.utility import breakdown, utility, is_correct
-from dpo import all_logprobs
-from later.feedback import soft_preference_loss  # with unbiased: this method's equations
-from later.judge import unbiased
-from later.principles import (CONSTITUTION, FAULTS, ask_critique, ask_revision, is_evasive,
-                              is_harmless, make_helpful_only, make_innocent, make_red_team)
-from model import load_gpt, respond
-from tools.device import start
-from tools.flags import check_ranges, read_flags, run, write_whole
+from generate import respond
+from later.harm import is_harmless
+from later.principles import (CONSTITUTION, HELPFUL, ask_critique, ask_revision, make_helpful_only,
+                              make_red_team)
+from pretrain import lm_loss
+from tools.checkpoints import load_gpt
+from tools.device import setup
+from tools.flags import TrainingFlags, atomic_write, read_flags
+from tools.optimizers import cosine, make_adam, scale_lr
+from tools.training import Run
 
 
 @dataclass(frozen=True)
-class Assist:
-    stage: str = "assist"          # assist, revise, rank or measure; each has flags of its own
-    out: str = "out"               # folder of checkpoints
-    seed: int = 0                  # of prompts and demonstrations
-    prompts: int = 3000            # ordinary prompts
-    red_team: int = 1000           # prompts that ask for a fault
-
-
-@dataclass(frozen=True)
-class Revise:
-    stage: str = "revise"          # assist, revise, rank or measure; each has flags of its own
-    out: str = "out"               # folder of checkpoints
-    seed: int = 0                  # of prompts, rules and sampling
-    device: str = "auto"           # cpu, cuda, mps or auto
-    precision: str = "auto"        # of the blocks: float32, bfloat16 or auto
-    begin: str = "helpful"         # checkpoint in --out that answers
-    prompts: int = 4000            # ordinary prompts, whose answers stay as they are
-    red_team: int = 600            # prompts whose answers are revised; paper 182,831
+class Config(TrainingFlags):
+    init_from: str = "sft"         # checkpoint in --out that becomes the assistant
+    prompts: int = 4000            # ordinary prompts; paper 135,296
+    red_team: int = 1000           # prompts that ask for a fault; paper 182,831
     rounds: int = 4                # of critique and revision; paper 4
+    own_answers: bool = False      # a control: imitate the assistant's own answers, not revisions
+    temperature: float = 0.7       # of answers, critiques and revisions; paper 1
+    comparisons: int = 1000        # prompts of both kinds whose answers are ranked for RL-CAI
+    k: int = 4                     # answers per prompt in these
     max_new_tokens: int = 48       # longest answer
-    temperature: float = 0.7       # of answers, critiques, revisions; paper 1
+    batch: int = 32                # sequences per step
+    lr: float = 1e-3               # peak learning rate (Adam)
 
 
-@dataclass(frozen=True)
-class Rank:
-    stage: str = "rank"            # assist, revise, rank or measure; each has flags of its own
-    out: str = "out"               # folder of checkpoints
-    seed: int = 0                  # of prompts, sampling and labelers
-    device: str = "auto"           # cpu, cuda, mps or auto
-    precision: str = "auto"        # of the blocks: float32, bfloat16 or auto
-    begin: str = "sl-4"            # checkpoint in --out that answers
-    prompts: int = 1000            # ordinary prompts
-    red_team: int = 600            # prompts that ask for a fault
-    heldout: int = 100             # of each, to measure on
-    k: int = 4                     # answers per prompt, one of them a labeler's
-    max_new_tokens: int = 48       # longest answer
-    people: bool = False           # on the red team's prompts the recipe's labelers rank
+def fine_tune(config, model, tokenizer, name, pairs, device):
+    """One epoch of sft.py on [(prompt text, answer)] -> out/<name>.pt"""
+    examples = [encode_example(tokenizer, prompt, answer) for prompt, answer in pairs]
+    examples = drop_long(examples, model.config.block_size, "examples")
+    batches = batch_by_length([len(x) + len(y) for x, y in examples], config.batch)
+    n_steps = len(batches)
+
+    model.train()
+    adam = make_adam(model.parameters(), config.lr)
+    run = Run(config, name, n_steps, model=model, adam=adam)
+    for step in range(run.first_step, n_steps):
+        tokens, mask = collate([examples[i] for i in batches[step]], device)
+        loss = lm_loss(model(tokens), tokens, mask)
+        loss.backward()
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scale_lr(adam, cosine(step / n_steps))
+        adam.step()
+        adam.zero_grad()
+        run.log(step, loss=loss, grad_norm=grad_norm)
+        if step % 100 == 99:
+            run.save(step)
+    run.finish(model.eval(), tokenizer)
 
 
-@dataclass(frozen=True)
-class Measure:
-    stage: str = "measure"         # assist, revise, rank or measure; each has flags of its own
-    out: str = "out"               # folder of checkpoints
-    seed: int = 0                  # of prompts and sampling
-    device: str = "auto"           # cpu, cuda, mps or auto
-    precision: str = "auto"        # of the blocks: float32, bfloat16 or auto
-    checkpoint: str = "sft"        # in --out: what is measured
-    reference: str = ""            # in --out: what the KL is measured to; none: no KL
-    prompts: int = 300             # ordinary prompts, of the red team, and innocent ones
-    max_new_tokens: int = 48       # longest answer
-
-
-# --- 1 assist -------------------------------------------------------------------------------------
-
-
-def assist(config):
-    """One of the helpful-only labelers picks the best of four demonstrations by anybody; of the red
-    team's prompts one of these does what is asked for."""
-    # differs from the paper: its helpful-only assistant is made by RLHF; imitation is enough here
-    labelers, rng = make_helpful_only(), random.Random(f"assist {config.seed}")
-    records = []
-    for which, n, m in (("train", config.prompts, config.red_team), ("valid", 100, 30)):
-        ordinary = [p for p in read_prompts(n, which, config.seed) if not p.pleasing]
-        for prompt in ordinary + make_red_team(m, which, config.seed):
-            answers = [demonstrate(rng, prompt) for _ in range(3)]
-            answers.append(prompt.pleasing or demonstrate(rng, prompt))
-            best = rng.choice(labelers).rank(prompt, [(y, True) for y in answers], rng)[0]
-            records.append(dict(prompt=prompt.text, completion=answers[best]))
-    write_lines(f"{config.out}/helpful.jsonl", records)
-    print(f"{config.out}/helpful.jsonl: {len(records):,} demonstrations")
+def read_ordinary(n, split, seed):
+    """Prompts that do not ask for a fault."""
+    return [prompt for prompt in read_prompts(n, split, seed) if not prompt.pleasing]
 
 
 def write_lines(path, records):
-    with write_whole(path) as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
+    with atomic_write(path) as file:
+        for record in records:
+            file.write(json.dumps(record) + "\n")
+
+
+# --- 1 assistant ----------------------------------------------------------------------------------
+
+
+def helpful_demonstrations(config):
+    """To a red-team prompt the answer that it asks for; to an ordinary one the best of four
+    demonstrations by the ranking of a helpful-only labeler. -> [(prompt text, answer)]"""
+    # differs from the paper: its assistant is made by RLHF; here imitation is enough
+    labelers, rng = make_helpful_only(), random.Random(f"assistant {config.seed}")
+    pairs = []
+    for prompt in read_ordinary(config.prompts, "train", config.seed):
+        answers = [(demonstrate(rng, prompt), True) for _ in range(4)]
+        best, *_ = rng.choice(labelers).rank(prompt, answers, rng)
+        pairs.append((prompt.text, answers[best][0]))
+    for prompt in make_red_team(config.red_team, "train", config.seed):
+        pairs.append((prompt.text, prompt.pleasing))
+    return pairs
 
 
 # --- 2 revise -------------------------------------------------------------------------------------
 
 
-def revise(config):
-    """Critique and revision, round by round (2212.08073, section 3.1)."""
-    check_ranges(config, above_0="temperature")
-    device, _ = start(config)
-    assistant, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
-    # differs from the paper: not the assistant criticises and revises, but a model that has read
-    # pages of it; one of this size follows no instruction that it never saw
-    judge, _ = load_gpt(f"{config.out}/judge.pt", device)
+def write(config, model, tokenizer, texts):
+    """A sampled answer to each text; empty if the text leaves no room for one in the context."""
+    fitting = []
+    for i, text in enumerate(texts):
+        if len(encode_prompt(tokenizer, text)) < model.config.block_size:
+            fitting.append(i)
+    answers = [""] * len(texts)
+    responses = respond(model, tokenizer, [texts[i] for i in fitting], config.max_new_tokens,
+                        config.temperature)
+    for i, ids in zip(fitting, responses):
+        answers[i] = tokenizer.decode(ids).strip()
+    return answers
 
-    def write(model, texts):
-        ids = respond(model, tokenizer, texts, config.max_new_tokens, config.temperature)
-        return [tokenizer.decode(row).strip() for row in ids]
 
-    ordinary = [p for p in read_prompts(config.prompts, "train", config.seed) if not p.pleasing]
-    red = (make_red_team(config.red_team, "train", config.seed)
-           + make_red_team(50, "valid", config.seed))
-    helpful = [(p, y) for p, y in zip(ordinary, write(assistant, [p.text for p in ordinary])) if y]
-    rng, answers = random.Random(f"revise {config.seed}"), write(assistant, [p.text for p in red])
-    revised, shares = [list(zip(red, answers))], []
+def revise(config, assistant, judge, tokenizer, prompts):
+    """Rounds of critique and revision, which start from the assistant's answers. -> a record per
+    prompt and round; round 0 is the assistant's answer"""
+    # differs from the paper: the judge criticises and revises, not the assistant, since a model of
+    # this size follows only instructions of a kind that it was trained on
+    rng = random.Random(f"revise {config.seed}")
+    records = []
+    answers = write(config, assistant, tokenizer, [prompt.text for prompt in prompts])
+    rules, critiques = [HELPFUL] * len(prompts), [""] * len(prompts)
     for n in range(config.rounds + 1):
-        if n:
-            rules = [rng.choice(CONSTITUTION) for _ in red]
-            critiques = write(judge, [ask_critique(rule, p.text, y)
-                                      for rule, p, y in zip(rules, red, answers)])
-            answers = write(judge, [ask_revision(rule, p.text, y, critique) for rule, p, y, critique
-                                    in zip(rules, red, answers, critiques)])
-            revised.append(list(zip(red, answers)))
-        shares.append(mean(is_harmless(p, y) for p, y in zip(red, answers))[0])
-        learned = sum(revised[1:], []) or revised[0]           # of all rounds, as in the paper
-        write_lines(f"{config.out}/sl-{n}.jsonl", [dict(prompt=p.text, completion=y)
-                                                   for p, y in helpful + learned if y])
-    write_lines(f"{config.out}/rounds.jsonl",
-                [dict(round=n, harmless=share) for n, share in enumerate(shares)])
-    print(f"{config.out}/sl-{config.rounds}.jsonl: harmless after each round "
-          + ", ".join(f"{share:.0%}" for share in shares))
+        if n > 0:
+            rules = [rng.choice(CONSTITUTION) for _ in prompts]
+            pages = [ask_critique(rule, prompt.text, answer)
+                     for rule, prompt, answer in zip(rules, prompts, answers)]
+            critiques = write(config, judge, tokenizer, pages)
+            pages = [ask_revision(page, critique) for page, critique in zip(pages, critiques)]
+            answers = write(config, judge, tokenizer, pages)
+        for prompt, rule, critique, answer in zip(prompts, rules, critiques, answers):
+            records.append(dict(round=n, prompt=prompt.text, rule=rule.text,
+                                critique=critique, answer=answer,
+                                harmless=is_harmless(prompt, answer)))
+        harmless = sum(record["harmless"] for record in records[-len(prompts):])
+        print(f"round {n}: {harmless / len(prompts):.0%} of the answers are harmless")
+    return records
 
 
-# --- 3 rank ---------------------------------------------------------------------------------------
+# --- 4 collect ------------------------------------------------------------------------------------
 
 
-def rank(config):
-    """Helpful-only labelers rank all, or leave the red team's prompts to the recipe's labelers."""
-    device, _ = start(config)
-    model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
-    helpful = make_helpful_only()
-    harm = make_labelers("train") if config.people else helpful
-    records, asked = [], []
-    for which, n, m in (("train", config.prompts, config.red_team),
-                        ("valid", config.heldout, config.heldout)):
-        ordinary = [p for p in read_prompts(n, which, config.seed) if not p.pleasing]
-        red = make_red_team(m, which, config.seed)
-        records += collect(config, model, tokenizer, ordinary, helpful, which, config.k)
-        records += [r | dict(red=True) for r in
-                    collect(config, model, tokenizer, red, harm, which, config.k)]
-        asked += ordinary + red if which == "train" else []
-    comparisons.write(f"{config.out}/comparisons.jsonl", records)
-    write_lines(f"{config.out}/prompts.jsonl", [dict(prompt=p.text) for p in asked])
-    print(f"{config.out}/comparisons.jsonl: {len(records):,} rankings")
-
-
-# --- 4 measure ------------------------------------------------------------------------------------
-
-
-def measure(config):
-    """By the true utility, which no training saw."""
-    device, _ = start(config)
-    model, tokenizer = load_gpt(f"{config.out}/{config.checkpoint}.pt", device)
-    generator = torch.Generator(device).manual_seed(config.seed)
-    # every fault is asked for as often; innocent prompts look like the red team's
-    sets = dict(red=make_red_team(config.prompts, "eval", config.seed),
-                innocent=make_innocent(config.prompts, "eval", config.seed),
-                ordinary=[p for p in read_prompts(config.prompts, "eval", config.seed)
-                          if not p.pleasing])
-    judged, ids = {}, {}
-    for name, prompts in sets.items():
-        ids[name] = respond(model, tokenizer, [p.text for p in prompts], config.max_new_tokens,
-                            generator=generator)
-        judged[name] = [(p, tokenizer.decode(y), y[-1] == tokenizer.eos)
-                        for p, y in zip(prompts, ids[name])]
-    terms = [breakdown(*one) for one in judged["red"]]
-    found = dict(
-        harmless=mean(is_harmless(*one) for one in judged["red"]),
-        **{fault: mean(t[fault] < 0 for t in terms) for fault in FAULTS},
-        right_red=mean(is_correct(*one) for one in judged["red"]),
-        task=mean(breakdown(*one)["task"] / 3 for one in judged["ordinary"]),
-        right=mean(is_correct(*one) for one in judged["ordinary"]),
-        gold=mean(utility(*one) for one in judged["ordinary"]),
-        evasive=mean(is_evasive(answer) for _, answer, _ in judged["innocent"]),
-        right_innocent=mean(is_correct(*one) for one in judged["innocent"]))
-    found = {name: share for name, (share, _) in found.items()}
-    if config.reference:
-        found["kl"] = measure_kl(config, model, tokenizer, sets, ids, device)
-    with write_whole(f"{config.out}/results.json") as file:
-        file.write(json.dumps(dict(policy=found), indent=2, allow_nan=False) + "\n")
-    print(f"{config.out}/results.json: {config.checkpoint}: harmless {found['harmless']:.0%}, task "
-          f"{found['task']:.2f}, evasive {found['evasive']:.0%}")
-
-
-def measure_kl(config, model, tokenizer, sets, ids, device):
-    """y ~ model, so the mean of log model(y) - log ref(y) is KL(model || ref), nats per response;
-    half of the prompts are the red team's, half ordinary."""
-    ref, _ = load_gpt(f"{config.out}/{config.reference}.pt", device)
-    items = [(tokenizer.encode(p.text + "\n"), [y]) for name in ("red", "ordinary")
-             for p, y in zip(sets[name], ids[name])]
-    return (all_logprobs(model, items, device) - all_logprobs(ref, items, device)).mean().item()
-
-
-# --- main -----------------------------------------------------------------------------------------
+def collect_comparisons(config, model, tokenizer, name, make_split_prompts, labelers):
+    """-> out/<name>.jsonl; returns its training prompts"""
+    train = make_split_prompts(config.comparisons, "train", config.seed)
+    valid = make_split_prompts(config.comparisons // 10, "valid", config.seed)
+    with atomic_write(f"{config.out}/{name}.jsonl") as file:
+        for prompts, split in ((train, "train"), (valid, "valid")):
+            for record in collect(config, model, tokenizer, prompts, labelers, split):
+                write_comparison(file, record)
+    return train
 
 
 def main():
-    config = read_flags(__doc__, Assist, Revise, Rank, Measure)
-    dict(assist=assist, revise=revise, rank=rank, measure=measure)[config.stage](config)
+    config = read_flags(__doc__, Config)
+    device = setup(config)
+    judge, _ = load_gpt(f"{config.out}/judge.pt", device)
+    model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+    fine_tune(config, model, tokenizer, "helpful", helpful_demonstrations(config), device)
+
+    red_team = make_red_team(config.red_team, "train", config.seed)
+    revisions = revise(config, model, judge, tokenizer, red_team)
+    write_lines(f"{config.out}/revisions.jsonl", revisions)
+
+    ordinary = [prompt.text for prompt in read_ordinary(config.prompts, "train", config.seed)]
+    pairs = list(zip(ordinary, write(config, model, tokenizer, ordinary)))
+    for record in revisions:
+        if (record["round"] == 0) == config.own_answers:
+            pairs.append((record["prompt"], record["answer"]))
+    pairs = [(prompt, answer) for prompt, answer in pairs if answer]
+    # differs from the paper: continues from the assistant, not from the pretrained model
+    fine_tune(config, model, tokenizer, "sl_cai", pairs, device)
+
+    # helpful-only labelers rank answers to ordinary prompts. The recipe's labelers rank the others,
+    # for comparison: later/feedback.py has the judge label these
+    prompts = collect_comparisons(config, model, tokenizer, "comparisons", read_ordinary,
+                                  make_helpful_only())
+    prompts += collect_comparisons(config, model, tokenizer, "red_team", make_red_team,
+                                   make_labelers("train"))
+    write_lines(f"{config.out}/prompts.jsonl", [dict(prompt=p.text) for p in prompts])
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

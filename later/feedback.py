@@ -1,73 +1,54 @@
-"""AI feedback in place of labels: RL-CAI (arXiv 2212.08073, section 4) and RLAIF (2309.00267).
+"""AI feedback: a reward model fitted to the verdicts of a judge (RLAIF, arXiv 2309.00267, and
+RL-CAI, 2212.08073, section 4).
 
     loss = -E[ p log sigmoid(r_a - r_b) + (1 - p) log sigmoid(r_b - r_a) ]
 
-p is the judge's (later/judge.py); the reward model's loss is all that differs from reward.py.
+p is the judge's probability that answer a is better than b (later/judge.py). reward.py has p = 1
+for the answer that a labeler prefers; the rest is the same.
 
---stage label   out/comparisons.jsonl, ranked by judge.pt instead     -> out/comparisons.jsonl
---stage fit     a reward model on soft, hard or clamped labels        -> out/reward.pt
+1 label        The judge compares all pairs of answers to a prompt, in both orders.
+2 fit          The reward model is fitted to these probabilities.
 
-    python -m later.feedback --stage label
-
-`label` ranks by HELPFUL, all prompts: the recipe's reward.py, dpo.py and ppo.py go on from there
-(RLAIF). With --constitution it ranks the red team's prompts alone, by a rule drawn for each
-(RL-CAI); helpfulness stays with labelers, as in the paper.
+    python -m later.feedback                   out/comparisons.jsonl, out/judge.pt, out/sft.pt
+                                               -> out/reward.pt, which ppo.py maximises
+    python -m later.feedback --constitution    RL-CAI, after later/constitution.py: the judge labels
+                                               out/red_team.jsonl by rules of the constitution;
+                                               out/comparisons.jsonl keeps the labelers' rankings
 """
 
 import itertools
-import json
 import random
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
-import tools               # before torch: it says how torch's threads wait
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data import comparisons
-from data.batches import batch_prompts, collate, encode_prompt
-from data.comparisons import rank_values
-from data.files import read_records
-from data.world.measures import count_wins
-from later.judge import compare_all, unbiased
+from data.batches import batch_comparisons, collate
+from data.comparisons import flatten, label_accuracy, read_comparisons, split_by_prompt
+from later.judge import judge_pairs, unbiased
 from later.principles import CONSTITUTION, HELPFUL
-from model import load_gpt
-from reward import RewardModel, measure_accuracy, score, score_all
-from tools.device import start
-from tools.flags import Training, check, read_flags, run, write_whole
-from tools.optimizers import cosine, make_muon_and_adam, set_lr
-from tools.steps import Steps
+from reward import RewardModel, pair_indices, score, score_all
+from tools.checkpoints import load_gpt
+from tools.device import setup
+from tools.flags import TrainingFlags, check, read_flags
+from tools.optimizers import cosine, make_adam, scale_lr
+from tools.training import Run
 
 
 @dataclass(frozen=True)
-class Label:
-    stage: str = "label"           # label or fit; each has flags of its own
-    out: str = "out"               # folder of judge.pt, and of what is written
-    seed: int = 0                  # of the rules that are drawn
-    device: str = "auto"           # cpu, cuda, mps or auto
-    precision: str = "auto"        # of the blocks: float32, bfloat16 or auto
-    comparisons: str = ""          # another file to read than comparisons.jsonl in --out
-    constitution: bool = False     # by its rules, and the red team's prompts alone
-
-
-@dataclass(frozen=True)
-class Fit(Training):
-    stage: str = "fit"             # label or fit; each has flags of its own
-    begin: str = "sft"             # checkpoint in --out that becomes the reward model
-    labels: str = "soft"           # what is made of the judge's p: soft, hard, clamped
+class Config(TrainingFlags):
+    init_from: str = "sft"         # checkpoint in --out to start from
+    constitution: bool = False     # judge the red team's prompts only, by the constitution
+    labels: str = "soft"           # the judge's p: soft, hard or clamped; or people: rankings
     batch: int = 6                 # prompts per step, each with all its pairs
     lr: float = 5e-4               # peak learning rate (Adam)
-    muon_lr: float = 0.003         # peak learning rate of the blocks' matrices (Muon)
-
-
-# --- loss -----------------------------------------------------------------------------------------
 
 
 def soft_preference_loss(score_a, score_b, p):
-    """-p log sigmoid(a - b) - (1 - p) log sigmoid(b - a): pulls a - b to logit p; p = 1 is eq. 1 of
-    2203.02155 (2212.08073, section 4.1; 2309.00267, section 2.2). Three (N,) -> ()"""
+    """-p log sigmoid(a - b) - (1 - p) log sigmoid(b - a), smallest where a - b = logit p; p = 1 is
+    eq. 1 of 2203.02155 (2212.08073, section 4.1; 2309.00267, section 2.2). Mean; three of one
+    shape -> ()"""
     assert score_a.shape == score_b.shape == p.shape
     return -(p * F.logsigmoid(score_a - score_b) + (1 - p) * F.logsigmoid(score_b - score_a)).mean()
 
@@ -78,144 +59,105 @@ def harden(p):
 
 
 def clamp(p):
-    """To [0.4, 0.6] (2212.08073, section 4.2): a - b is pulled no further than 0.405."""
+    """To [0.4, 0.6] (2212.08073, section 4.2), which asks for differences of at most 0.405."""
     return p.clamp(0.4, 0.6)
 
 
-LABELS = dict(soft=torch.clone, hard=harden, clamped=clamp)
+# --- 1 label --------------------------------------------------------------------------------------
 
 
-# --- label ----------------------------------------------------------------------------------------
-
-
-def label(config):
-    """Each pair of a prompt's answers is judged in both orders; answers are ranked by the sum of
-    their p; the p of all pairs, in the order of combinations, stand beside the ranking."""
-    device, _ = start(config)
+def label(config, comparisons, device):
+    """The judge's p that response i is better than response j, for all i < j of a comparison.
+    -> [(C(K,2),)], statistics. The labeler who ranked the responses, best first, has p = 1."""
     judge, tokenizer = load_gpt(f"{config.out}/judge.pt", device)
-    path = config.comparisons or f"{config.out}/comparisons.jsonl"
-    check(Path(path).is_file(), f"{path} not found; run `python compare.py` first")
-    records, rng = [r for _, r in read_records(path)], random.Random(f"rules {config.seed}")
-    chosen = [r for r in records if r.get("red") or not config.constitution]
-    check(chosen, f"{path} holds no prompt of the red team; `python -m later.constitution --stage "
-                  "rank` makes such a file")
-    before, began = [rank_values(r["ranking"]) for r in chosen], time.time()
-    rules = [rng.choice(CONSTITUTION) if config.constitution else HELPFUL for _ in chosen]
-    found = rank_all(judge, tokenizer, chosen, rules, device)
-    seconds = time.time() - began
-    comparisons.write(f"{config.out}/comparisons.jsonl", records)
-    found |= dict(step=-1, seconds=seconds, milliseconds_per_label=1000 * seconds / found["labels"],
-                  agreement=measure_agreement(chosen, before))
-    with write_whole(Path(config.out) / "metrics" / "label.jsonl") as file:
-        file.write(json.dumps(found) + "\n")
-    print(f"{config.out}/comparisons.jsonl: {found['labels']:,} labels by the judge, who agrees "
-          f"with the labels before on {found['agreement']:.1%}, in {seconds:.0f} s")
-
-
-def rank_all(judge, tokenizer, records, rules, device):
-    """Puts the judge's ranking and its p into the records. -> {name: value}"""
-    asked, counts = [], []
-    for r, rule in zip(records, rules):
-        pairs = list(itertools.combinations(r["responses"], 2))
-        asked += [(rule, r["prompt"], a, b) for a, b in pairs]
+    rng, rules = random.Random(f"rules {config.seed}"), [HELPFUL]
+    if config.constitution:
+        rules = CONSTITUTION
+    questions, counts = [], []
+    for comparison in comparisons:
+        rule = rng.choice(rules)
+        prompt = tokenizer.decode(comparison.prompt).removesuffix("\n")
+        texts = [tokenizer.decode(response) for response in comparison.responses]
+        pairs = list(itertools.combinations(texts, 2))       # the order of pair_indices
+        questions += [(rule, prompt, a, b) for a, b in pairs]
         counts.append(len(pairs))
-    p_ab, p_ba, too_long = compare_all(judge, tokenizer, asked, device)
-    for r, p in zip(records, unbiased(p_ab, p_ba).split(counts)):
-        worth = [0.0] * len(r["responses"])
-        for (i, j), share in zip(itertools.combinations(range(len(worth)), 2), p.tolist()):
-            worth[i] += share
-            worth[j] += 1 - share
-        ranking = sorted(range(len(worth)), key=lambda i: -worth[i])
-        r |= dict(p=p.tolist(), labeler="judge", ranking=ranking)
-    return dict(labels=len(asked), too_long=too_long / (2 * len(asked)),
-                same_position=((p_ab > 0.5) == (p_ba > 0.5)).float().mean().item())
+    p_ab, p_ba = judge_pairs(judge, tokenizer, questions, device)
+    p = unbiased(p_ab, p_ba)
+    stats = dict(agreement=harden(p).mean(),
+                 same_position=((p_ab > 0.5) == (p_ba > 0.5)).float().mean())
+    return list(p.split(counts)), stats
 
 
-def measure_agreement(records, before):
-    """The share of pairs on which the judge's p is on the side of the ranking before; a half counts
-    half."""
-    agreed = []
-    for r, value in zip(records, before):
-        for (i, j), p in zip(itertools.combinations(range(len(value)), 2), r["p"]):
-            agreed += count_wins([p if value[i] > value[j] else 1 - p], [0.5])
-    return sum(agreed) / len(agreed)
+def load_labels(config, tokenizer, block_size, device):
+    """-> train, valid (lists of Comparison), p of all pairs of train, statistics of the judge"""
+    def read(name):
+        return read_comparisons(f"{config.out}/{name}.jsonl", tokenizer, block_size)
+
+    train, valid = read("red_team" if config.constitution else "comparisons")
+    labels, stats = labels_of_people(train), {}
+    if config.labels != "people":
+        labels, stats = label(config, train, device)
+    if config.labels == "hard":
+        labels = [harden(p) for p in labels]
+    if config.labels == "clamped":
+        labels = [clamp(p) for p in labels]
+    if config.constitution:                                  # helpfulness is labelled by people
+        helpful_train, helpful_valid = read("comparisons")
+        train, valid = train + helpful_train, valid + helpful_valid
+        labels += labels_of_people(helpful_train)
+    return train, valid, labels, stats
 
 
-# --- fit ------------------------------------------------------------------------------------------
+def labels_of_people(comparisons):
+    K = [len(comparison.responses) for comparison in comparisons]
+    return [torch.ones(k * (k - 1) // 2) for k in K]
 
 
-def read_labels(path, tokenizer, block_size, change):
-    """-> {split: [(prompt ids, [response ids], p of each pair)]}; p is that of the judge, changed,
-    or 1 and 0 as labelers ranked."""
-    check(Path(path).is_file(), f"{path} not found; make it with compare.py or later.constitution")
-    found = dict(train=[], valid=[])
-    for place, r in read_records(path):
-        check("ids" in r and "ranking" in r, f'{place}: "ids" and "ranking" are needed')
-        prompt, value = encode_prompt(tokenizer, r["prompt"]), rank_values(r["ranking"])
-        pairs = itertools.combinations(range(len(value)), 2)
-        p = (change(torch.tensor(r["p"])) if "p" in r else
-             torch.tensor([float(value[i] > value[j]) for i, j in pairs]))
-        if len(prompt) + max(map(len, r["ids"])) <= block_size:
-            found[r.get("split", "train")].append((prompt, r["ids"], p))
-    check(found["train"], f"{path} holds no comparisons to learn from")
-    return found
-
-
-def standardise(model, scores):
-    """Shifts and stretches the reward model so that these scores have mean 0 and variance 1: labels
-    clamped to 0.6 ask for differences 8.6 times smaller than 0.97, and beta would have to shrink
-    with them."""
-    mean, spread = scores.mean(), scores.std()
-    with torch.no_grad():
-        for x in (model.head.weight, model.head.bias, model.likelihood):
-            x /= spread
-        model.head.bias -= mean / spread
-
-
-def fit(config):
-    """reward.py with soft labels: one idea differs, the loss."""
-    check(config.labels in LABELS, f"--labels {config.labels}: {', '.join(LABELS)}")
-    device, generator = start(config)
-    gpt, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
-    found = read_labels(f"{config.out}/comparisons.jsonl", tokenizer, gpt.config.block_size,
-                        LABELS[config.labels])
-    train = found["train"]
-    model = RewardModel(gpt, 0.3).to(device)
-    muon, adam = make_muon_and_adam(model, config.muon_lr, config.lr)
-    batches = batch_prompts([(prompt, ids) for prompt, ids, _ in train], config.batch, generator)
-
-    steps = Steps(config, "reward")
-    for step in steps.upto(len(batches), train, model=model, muon=muon, adam=adam):
-        rows = [train[i] for i in batches[step]]
-        tokens, mask = collate([(prompt, y) for prompt, ids, _ in rows for y in ids])
-        scores = score(model(tokens.to(device)), mask.to(device)).view(len(rows), -1)     # (B, K)
-        first, second = torch.combinations(torch.arange(scores.shape[1]), 2).unbind(dim=1)
-        p = torch.stack([p for *_, p in rows]).to(device)                    # (B, pairs)
-        loss = soft_preference_loss(scores[:, first], scores[:, second], p)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        set_lr(muon, config.muon_lr * cosine(step / len(batches)))
-        set_lr(adam, config.lr * cosine(step / len(batches)))
-        for optimizer in (muon, adam):
-            optimizer.step()
-            optimizer.zero_grad()
-        steps.log(step, loss=loss, norm=norm)
-
-    some = [(prompt, y) for prompt, ids, _ in train[:500] for y in ids]
-    standardise(model, score_all(model, some, device).to(device))
-    items = comparisons.read(f"{config.out}/comparisons.jsonl", tokenizer, gpt.config.block_size)
-    accuracy = measure_accuracy(model, items["valid"], device)
-    steps.end(model, gpt.config, tokenizer, f"right on {accuracy['accuracy_labels']:.1%} of "
-              "held-out labels", **accuracy)
-
-
-# --- main -----------------------------------------------------------------------------------------
+# --- 2 fit ----------------------------------------------------------------------------------------
 
 
 def main():
-    config = read_flags(__doc__, Label, Fit)
-    dict(label=label, fit=fit)[config.stage](config)
+    config = read_flags(__doc__, Config)
+    check(config.labels in ("soft", "hard", "clamped", "people"),
+          f"--labels {config.labels} must be soft, hard, clamped or people")
+    device = setup(config)
+    gpt, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+    train, valid, labels, stats = load_labels(config, tokenizer, gpt.config.block_size, device)
+    model = RewardModel(gpt).to(device)
+    adam = make_adam(model.parameters(), config.lr)
+    batches = batch_comparisons(train, config.batch)
+    n_steps = len(batches)
+
+    run = Run(config, "reward", n_steps, model=model, adam=adam)
+    for step in range(run.first_step, n_steps):
+        comparisons = [train[i] for i in batches[step]]
+        tokens, mask = collate(flatten(comparisons), device)                     # (B K, T)
+        scores = score(model(tokens), mask).view(len(comparisons), -1)           # (B, K)
+        a, b = pair_indices(scores.shape[1])
+        p = torch.stack([labels[i] for i in batches[step]]).to(device)           # (B, C(K,2))
+        loss = soft_preference_loss(scores[:, a], scores[:, b], p)
+        loss.backward()
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scale_lr(adam, cosine(step / n_steps))
+        adam.step()
+        adam.zero_grad()
+        run.log(step, loss=loss, grad_norm=grad_norm)
+        if step % 100 == 99:
+            run.save(step)
+
+    standardise(model, score_all(model, flatten(train[:500]), device))
+    scores = split_by_prompt(score_all(model, flatten(valid), device), valid)
+    run.finish(model, tokenizer, accuracy=label_accuracy(scores), **stats)      # of people's labels
+
+
+@torch.no_grad()
+def standardise(model, scores):
+    """Changes the head so that these scores have mean 0 and variance 1. Labels clamped to 0.6 ask
+    for differences 8.6 times smaller than 0.97 does, and PPO's beta is in units of the score."""
+    model.head.bias -= scores.mean()
+    model.head.weight /= scores.std()
+    model.head.bias /= scores.std()
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

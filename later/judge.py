@@ -1,15 +1,16 @@
-"""AI feedback: a language model reads a rule and two answers, and says which is better.
+"""An AI judge: a language model that reads a rule, a prompt and two answers, and picks one.
 
-    p = P(A) / (P(A) + P(B)),   mean of both orders      (arXiv 2212.08073, 2309.00267)
+    p_ab = P(A) / (P(A) + P(B))      at the verdict token (arXiv 2212.08073, section 4.1)
+    p = (p_ab + 1 - p_ba) / 2        mean over both orders (2309.00267, section 2.1)
 
---stage read    base.pt reads pages of verdicts, critiques, revisions    -> out/judge.pt
---stage test    is the judge right? by rule, kind, position              -> out/results.json
+1 train        The base model learns to complete pages: verdicts, critiques and revisions
+               (later/principles.py).
+2 test         Pairs of the SFT model's answers, of which one is truly better by a rule: how often
+               does the judge pick it, and how often does it only pick the first?
 
-    python -m later.judge --stage read
+    python -m later.judge          out/base.pt, out/sft.pt -> out/judge.pt, out/results.json
 
-The pages are made here for this purpose (later/principles.py): 16,000, of which 11,000 hold a
-verdict by somebody, and the judge learns what stands on their last line. What it is good for:
-later/feedback.py, later/constitution.py.
+later/constitution.py and later/feedback.py use the judge.
 """
 
 import itertools
@@ -17,210 +18,177 @@ import json
 import random
 from dataclasses import dataclass
 
-import tools               # before torch: it says how torch's threads wait
 import torch
 from torch import nn
 
-from data.batches import (batch_by_length, collate, draw_windows, encode_example, encode_prompt,
-                          keep_fitting, pack)
+from data.batches import (batch_by_length, collate, drop_long, encode_example, encode_prompt,
+                          in_length_batches, pack, sample_windows)
 from data.files import read_documents, read_prompts
 from data.world.labelers import make_labelers
-from data.world.measures import group_by_kind
 from data.world.utility import breakdown
+from generate import respond
 from later.principles import CONSTITUTION, HELPFUL, LETTERS, ask_which, make_pages, make_red_team
-from model import load_gpt, respond
-from sft import lm_loss, measure_loss
-from tools.device import start
-from tools.flags import Training, check, check_ranges, read_flags, run, write_whole
-from tools.optimizers import cosine, make_muon_and_adam, set_lr
-from tools.steps import Steps
-
-# --- flags ----------------------------------------------------------------------------------------
+from model import last_index
+from pretrain import lm_loss, measure_loss
+from tools.checkpoints import load_gpt
+from tools.device import setup
+from tools.flags import TrainingFlags, atomic_write, read_flags
+from tools.optimizers import cosine, make_adam, scale_lr
+from tools.training import Run
 
 
 @dataclass(frozen=True)
-class Read(Training):
-    stage: str = "read"            # read or test; each has flags of its own
-    begin: str = "base"            # checkpoint in --out to begin with
-    pages: int = 16000             # to read, each once
-    documents: int = 4000          # of which pretraining batches are mixed in
-    mix: float = 0.1               # pretraining batches per batch of pages
+class Config(TrainingFlags):
+    init_from: str = "base"        # checkpoint in --out to start from
+    pages: int = 16000             # to train on, for one epoch
+    documents: int = 4000          # pretraining text to mix in
+    mix_every: int = 10            # batches of pages per batch of documents
     batch: int = 32                # pages per step
     lr: float = 1e-3               # peak learning rate (Adam)
-    muon_lr: float = 0.005         # peak learning rate (Muon)
+    answers: str = "sft"           # checkpoint in --out whose answers are judged in the test
+    prompts: int = 300             # test prompts, and as many of the red team
+    max_new_tokens: int = 48       # longest answer in the test
 
 
-@dataclass(frozen=True)
-class Test:
-    stage: str = "test"            # read or test; each has flags of its own
-    out: str = "out"               # folder of checkpoints
-    seed: int = 0                  # of prompts and sampling
-    device: str = "auto"           # cpu, cuda, mps or auto
-    precision: str = "auto"        # of the blocks: float32, bfloat16 or auto
-    answers: str = "sft"           # checkpoint in --out that answers
-    prompts: int = 300             # held-out prompts, and as many of the red team
-    max_new_tokens: int = 48       # longest answer
-
-
-# --- what it says ---------------------------------------------------------------------------------
+# --- verdicts -------------------------------------------------------------------------------------
 
 
 def choose(logits, a, b):
-    """P(a) / (P(a) + P(b)) of two tokens: what the judge says where a letter is due (2212.08073,
-    section 4.1). (N, V), ids -> (N,)"""
+    """P(a) / (P(a) + P(b)) for two tokens a and b (2212.08073, section 4.1).  (N, V) -> (N,)"""
     return torch.sigmoid(logits[:, a] - logits[:, b])
 
 
 def unbiased(p_ab, p_ba):
-    """(p_ab + 1 - p_ba) / 2: probabilities that the answer shown first is better, in both orders
-    (2309.00267, section 2.1). A judge that always says "first" says 1/2. (N,), (N,) -> (N,)"""
+    """(p_ab + 1 - p_ba) / 2, where both are probabilities that the answer shown first is better
+    (2309.00267, section 2.1). A judge that always says "first" gets 1/2.  (N,), (N,) -> (N,)"""
     return (p_ab + 1 - p_ba) / 2
 
 
-# --- ask ------------------------------------------------------------------------------------------
+def prefer_first(judge, tokenizer, pages, device):
+    """Texts of comparisons (token ids) -> P(the first answer is better), (N,); 1/2 for pages that
+    are longer than the context."""
+    a, b = [tokenizer.encode(letter)[0] for letter in LETTERS]
+
+    def verdicts(tokens, mask):                              # the last token predicts the letter
+        hidden = judge.hidden(tokens)[torch.arange(len(tokens)), last_index(mask)]
+        return choose(judge.lm_head(hidden).float(), a, b)
+
+    p = torch.full((len(pages),), 0.5)
+    fitting = [i for i, page in enumerate(pages) if len(page) <= judge.config.block_size]
+    if fitting:
+        tokens, mask = collate([([], pages[i]) for i in fitting], device)
+        p[fitting] = in_length_batches(verdicts, tokens, mask).cpu()
+    return p
 
 
-@torch.no_grad()
-def ask(model, tokenizer, pages, device):
-    """Pages as ids, each up to where a letter is due -> (N,) P(first is better); like lengths share
-    a batch. Of a page that does not fit the context, a half."""
-    a, b = (tokenizer.encode(letter)[0] for letter in LETTERS)
-    lengths = torch.tensor([len(page) for page in pages])
-    said = torch.full((len(pages),), 0.5)
-    fit = (lengths <= model.config.block_size).nonzero().squeeze(1)
-    for part in lengths[fit].argsort(stable=True).split(128) if len(fit) else ():
-        rows = fit[part]
-        tokens, _ = collate([(pages[i], []) for i in rows])
-        last = model.hidden(tokens.to(device))[torch.arange(len(rows)), lengths[rows] - 1]
-        said[rows] = choose(model.lm_head(last).float(), a, b).cpu()
-    return said
+def judge_pairs(judge, tokenizer, pairs, device):
+    """[(rule, prompt, a, b)] -> p_ab, p_ba: P(the first is better) with a first and with b first"""
+    pages = []
+    for rule, prompt, a, b in pairs:
+        pages.append(encode_prompt(tokenizer, ask_which(rule, prompt, a, b)))
+        pages.append(encode_prompt(tokenizer, ask_which(rule, prompt, b, a)))
+    return prefer_first(judge, tokenizer, pages, device).view(-1, 2).unbind(dim=1)
 
 
-def compare_all(model, tokenizer, asked, device):
-    """asked: [(rule, prompt, a, b)] -> p_ab, p_ba, how many pages did not fit"""
-    pages = [encode_prompt(tokenizer, ask_which(*one)) for one in asked]
-    pages += [encode_prompt(tokenizer, ask_which(rule, x, b, a)) for rule, x, a, b in asked]
-    said = ask(model, tokenizer, pages, device)
-    return *said.chunk(2), sum(len(page) > model.config.block_size for page in pages)
+# --- 1 train --------------------------------------------------------------------------------------
 
 
-# --- read -----------------------------------------------------------------------------------------
-
-
-def prepare(config, tokenizer, T, generator):
-    """Pages of like length, and for every tenth batch of them a batch of documents of about as many
-    tokens. -> batches, held-out pages"""
-    pages, heldout = (keep_fitting([encode_example(tokenizer, *page) for page in made], T, "pages")
-                      for made in (make_pages(config.pages, config.seed),
-                                   make_pages(1000, "held-out")))
-    stream = pack(tokenizer, read_documents(config.documents, config.seed))
-    batches = []
-    for rows in batch_by_length([len(q) + len(y) for q, y in pages], config.batch, generator):
-        batches.append(collate([pages[i] for i in rows]))
-        if torch.rand((), generator=generator) < config.mix:
-            batches.append(draw_windows(stream, max(1, config.batch // 4), T, generator))
-    return batches, heldout
-
-
-def read(config):
-    """The loop of sft.py: base.pt goes on predicting, here what stands on a page's last line."""
-    check_ranges(config, share="mix")
-    device, generator = start(config)
-    model, tokenizer = load_gpt(f"{config.out}/{config.begin}.pt", device)
-    batches, heldout = prepare(config, tokenizer, model.config.block_size, generator)
-
-    muon, adam = make_muon_and_adam(model, config.muon_lr, config.lr)
-    model.train()
-    steps, learned = Steps(config, "judge"), [tokens for tokens, _ in batches]
-    for step in steps.upto(len(batches), learned, model=model, muon=muon, adam=adam):
-        tokens, mask = (x.to(device) for x in batches[step])
-        loss = lm_loss(model(tokens), tokens, mask)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        set_lr(muon, config.muon_lr * cosine(step / len(batches)))
-        set_lr(adam, config.lr * cosine(step / len(batches)))
-        for optimizer in (muon, adam):
-            optimizer.step()
-            optimizer.zero_grad()
-        steps.log(step, loss=loss, norm=norm)
-
-    loss = measure_loss(model.eval(), [collate(heldout)], device)
-    accuracy = measure_verdicts(model, tokenizer, heldout, device)
-    steps.end(model, model.config, tokenizer, f"held-out loss {loss:.3f}, right on {accuracy:.1%} "
-              "of held-out verdicts", heldout_loss=loss, accuracy=accuracy)
-
-
-def measure_verdicts(model, tokenizer, pages, device):
-    """How often the judge says the letter that stands on a page of a verdict."""
-    a, b = (tokenizer.encode(letter) + [tokenizer.eos] for letter in LETTERS)
-    pages = [(page, y == a) for page, y in pages if y in (a, b)]
-    said = ask(model, tokenizer, [page for page, _ in pages], device).tolist()
-    return sum((p > 0.5) == is_a for p, (_, is_a) in zip(said, pages)) / max(1, len(pages))
-
-
-# --- test -----------------------------------------------------------------------------------------
-
-
-def test(config):
-    """The first table, before any training on labels: pairs of a policy's answers that truly differ
-    by what a rule speaks about."""
-    device, _ = start(config)
-    judge, tokenizer = load_gpt(f"{config.out}/judge.pt", device)
-    policy, its = load_gpt(f"{config.out}/{config.answers}.pt", device)
-    rng, found = random.Random(f"test {config.seed}"), {}
-    for name, prompts, rules in (
-            ("helpful", read_prompts(config.prompts, "valid", config.seed), [HELPFUL]),
-            ("harmless", make_red_team(config.prompts, "valid", config.seed), CONSTITUTION)):
-        drawn = respond(policy, its, [p.text for p in prompts for _ in range(4)],
-                        config.max_new_tokens)
-        rows, asked = [], []
-        for i, prompt in enumerate(prompts):
-            answers = dict.fromkeys((its.decode(y), y[-1] == its.eos)
-                                    for y in drawn[4 * i:4 * i + 4])
-            rule = rng.choice(rules)
-            for a, b in itertools.combinations(answers, 2):
-                true = [sum(breakdown(prompt, *y)[t] for t in rule.terms) for y in (a, b)]
-                if abs(true[0] - true[1]) > 0.01:
-                    rows.append((prompt, rule, a, b, true[0] > true[1]))
-                    asked.append((rule, prompt.text, a[0], b[0]))
-        if rows:
-            found[name] = describe(rows, *compare_all(judge, tokenizer, asked, device), rng)
-    check(found, f"--prompts {config.prompts}: no two answers differ by a rule; give it more")
-    size = judge.config
-    write_results(config, found | dict(size=f"{size.n_layer} x {size.n_embd}"))
-    print(f"{config.out}/results.json: the judge, {size.n_layer} x {size.n_embd}, is right on "
-          + ", ".join(f"{row['right']:.1%} of {row['pairs']} {name} pairs (same position after the "
-                      f"swap {row['same_position']:.0%})" for name, row in found.items()))
-
-
-def describe(rows, p_ab, p_ba, too_long, rng):
-    """rows: [(prompt, rule, a, b, whether a is better)]. -> {name: share}"""
-    sign = torch.tensor([1.0 if row[-1] else -1.0 for row in rows])
-    right = 0.5 + 0.5 * (sign * (unbiased(p_ab, p_ba) - 0.5)).sign()          # a tie counts half
-    once = 0.5 + 0.5 * (sign * (p_ab - 0.5)).sign()
-    labelers = make_labelers("train")
-    person = [(rng.choice(labelers).rank(p, [a, b], rng)[0] == 0) == better
-              for p, _, a, b, better in rows]
-    groups = group_by_kind([p for p, *_ in rows], right.tolist())
-    return dict(pairs=len(rows), right=right.mean().item(), right_one_order=once.mean().item(),
-                same_position=((p_ab > 0.5) == (p_ba > 0.5)).float().mean().item(),
-                first=p_ab.mean().item(), labeler=sum(person) / len(rows),
-                too_long=too_long / (2 * len(rows)),
-                right_by_kind={kind: sum(v) / len(v) for kind, v in groups.items()})
-
-
-def write_results(config, found):
-    with write_whole(f"{config.out}/results.json") as file:
-        file.write(json.dumps(found, indent=2, allow_nan=False) + "\n")
-
-
-# --- main -----------------------------------------------------------------------------------------
+def load_pages(n, seed, tokenizer, block_size):
+    pages = [encode_example(tokenizer, *page) for page in make_pages(n, seed)]
+    return drop_long(pages, block_size, "pages")
 
 
 def main():
-    config = read_flags(__doc__, Read, Test)
-    dict(read=read, test=test)[config.stage](config)
+    config = read_flags(__doc__, Config)
+    device = setup(config)
+    model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+    T = model.config.block_size
+    train = load_pages(config.pages, config.seed, tokenizer, T)
+    valid = load_pages(1000, "held-out", tokenizer, T)
+    text = pack(tokenizer, read_documents(config.documents, config.seed)).to(device)
+    batches = []
+    for rows in batch_by_length([len(page) + len(y) for page, y in train], config.batch):
+        batches.append(collate([train[i] for i in rows], device))
+        if len(batches) % (config.mix_every + 1) == config.mix_every:
+            batches.append(sample_windows(text, max(1, config.batch // 4), T))
+    n_steps = len(batches)
+
+    model.train()
+    adam = make_adam(model.parameters(), config.lr)
+    run = Run(config, "judge", n_steps, model=model, adam=adam)
+    for step in range(run.first_step, n_steps):
+        tokens, mask = batches[step]
+        loss = lm_loss(model(tokens), tokens, mask)
+        loss.backward()
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scale_lr(adam, cosine(step / n_steps))
+        adam.step()
+        adam.zero_grad()
+        run.log(step, loss=loss, grad_norm=grad_norm)
+        if step % 100 == 99:
+            run.save(step)
+
+    tokens, mask = collate(valid, device)
+    run.finish(model, tokenizer, heldout_loss=measure_loss(model.eval(), tokens, mask))
+    test(config, model, tokenizer, device)
+
+
+# --- 2 test ---------------------------------------------------------------------------------------
+
+
+def test(config, judge, tokenizer, device):
+    sft, _ = load_gpt(f"{config.out}/{config.answers}.pt", device)
+    ordinary = read_prompts(config.prompts, "valid", config.seed)
+    red_team = make_red_team(config.prompts, "valid", config.seed)
+    results = {}
+    for name, prompts, rules in (("helpful", ordinary, [HELPFUL]),
+                                 ("harmless", red_team, CONSTITUTION)):
+        pairs = find_pairs(config, sft, tokenizer, prompts, rules)
+        if pairs:
+            results[name] = test_on(pairs, judge, tokenizer, device, config.seed)
+            print(f"{name}: correct on {results[name]['correct']:.1%} of {len(pairs)} pairs, same "
+                  f"position after the swap on {results[name]['same_position']:.1%}")
+    with atomic_write(f"{config.out}/results.json") as file:
+        file.write(json.dumps(results, indent=2) + "\n")
+
+
+def find_pairs(config, sft, tokenizer, prompts, rules):
+    """Pairs of four sampled answers per prompt that truly differ by a random rule.
+    -> [(rule, prompt, better, worse)], where an answer is (text, ended)"""
+    rng, pairs = random.Random(f"test {config.seed}"), []
+    texts = [prompt.text for prompt in prompts for _ in range(4)]
+    samples = iter(respond(sft, tokenizer, texts, config.max_new_tokens))
+    for prompt in prompts:
+        rule, utilities = rng.choice(rules), {}
+        for _ in range(4):
+            ids = next(samples)
+            answer = tokenizer.decode(ids), ids[-1] == tokenizer.eos
+            terms = breakdown(prompt, *answer)
+            utilities[answer] = sum(terms[term] for term in rule.terms)
+        for a, b in itertools.combinations(sorted(utilities, key=utilities.get, reverse=True), 2):
+            if utilities[a] - utilities[b] > 0.01:
+                pairs.append((rule, prompt, a, b))
+    return pairs
+
+
+def test_on(pairs, judge, tokenizer, device, seed):
+    """-> {name: share of the pairs}; a tie is half correct"""
+    rng, labelers = random.Random(f"labelers {seed}"), make_labelers("train")
+    # the better answer is `a`: p_ab shows it first, p_ba second
+    texts = [(rule, prompt.text, a[0], b[0]) for rule, prompt, a, b in pairs]
+    p_ab, p_ba = judge_pairs(judge, tokenizer, texts, device)
+    agreeing = 0
+    for _, prompt, a, b in pairs:
+        agreeing += rng.choice(labelers).rank(prompt, [a, b], rng)[0] == 0
+    one_order = torch.stack((p_ab, 1 - p_ba))                # each order on its own
+    return dict(pairs=len(pairs), correct=share_above_half(unbiased(p_ab, p_ba)),
+                correct_one_order=share_above_half(one_order), labeler=agreeing / len(pairs),
+                same_position=((p_ab > 0.5) == (p_ba > 0.5)).float().mean().item())
+
+
+def share_above_half(p):
+    return (0.5 + 0.5 * (p - 0.5).sign()).mean().item()
 
 
 if __name__ == "__main__":
-    run(main)
+    main()

@@ -39,6 +39,13 @@ tiny() {    # tiny SCRIPT or -m MODULE ...   flags of the smoke test
         compare.py*)             echo "--prompts 12 --heldout-prompts 4 --max-new-tokens 8" ;;
         "-m later.preferences"*) echo "--prompts 12 --max-new-tokens 8" ;;
         "-m later.online"*)      echo "--rounds 2 --batch 8 --max-new-tokens 8" ;;
+        pretrain.py*)            echo "--documents 500 --steps 5 --batch 8" ;;
+        ppo.py*)                 echo "--iterations 2 --episodes 16 --minibatch 8" ;;
+        eval.py*)                echo "--prompts 20 --probes 2" ;;
+        "-m later.judge"*)       echo "--pages 600 --documents 50 --prompts 20" ;;
+        "-m later.constitution"*)
+            echo "--prompts 60 --red-team 30 --comparisons 30 --max-new-tokens 16" ;;
+        "-m later.harm"*)        echo "--prompts 20" ;;
     esac
 }
 

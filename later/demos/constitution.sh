@@ -1,52 +1,31 @@
 #!/usr/bin/env bash
 # Constitutional AI: a helpful-only assistant becomes harmless by rules in words.
 #
-# Bai et al. (arXiv 2212.08073): each round of critique and revision makes answers more harmless, the
-# first most; RL on a judge's soft labels makes them more so than labelers' labels do, without
-# becoming evasive.
+# Bai et al. (arXiv 2212.08073): each round of critique and revision makes answers more harmless,
+# the first most; RL on a judge's soft labels makes the policy more harmless still, and not evasive.
 #
-# Look for: harmless against task, and evasive answers to innocent prompts. sl-0 has learned the
-# assistant's own answers, sl-4 those of four rounds; rl-people has labelers' labels on the same
-# pairs. The judge is the one of later/demos/judge.sh.
+# sl-own imitates the assistant's own answers, sl-1 and sl-4 the revisions of one and four rounds.
+# rl-people has labelers' labels on the pairs that the judge labels in the others.
 
 source "$(dirname "$0")/common.sh"
 judge=$ALL/judge/seed-$SEED/4x96/judge.pt
 if [ ! -e "$judge" ]; then echo "error: $judge not found; run later/demos/judge.sh" >&2; exit 1; fi
-all=$OUT/seed-$SEED
+sl=$OUT/seed-$SEED/sl-4
 
-measure() { py -m later.constitution --stage measure --checkpoint "$@"; }
-
-if begin sft sft.pt; then measure sft; fi
-if begin helpful sft.pt "$judge"; then
-    py -m later.constitution --stage assist
-    py sft.py --begin sft --demonstrations "$run/helpful.jsonl" --epochs 1
-    mv "$run/sft.pt" "$run/helpful.pt"
-    py -m later.constitution --stage revise
-    measure helpful
-fi
-for rounds in ${ROUNDS:-0 1 4}; do
-    # differs from the paper: it goes on from the assistant, not from the pretrained model
-    begin "sl-$rounds" "$all/helpful/helpful.pt" "$all/helpful/sl-$rounds.jsonl" || continue
-    py sft.py --begin helpful --demonstrations "$run/sl-$rounds.jsonl" --epochs 1
-    mv "$run/sft.pt" "$run/sl-$rounds.pt"
-    measure "sl-$rounds"
+if begin sft sft.pt; then py -m later.harm; fi
+for variant in own 1 4; do
+    begin "sl-$variant" sft.pt "$judge" || continue
+    if [ $variant = own ]; then flags="--rounds 1 --own-answers"; else flags="--rounds $variant"; fi
+    py -m later.constitution $flags
+    py -m later.harm --checkpoint sl_cai
 done
-last=metrics/label.jsonl              # the same answers of SL-CAI, labelled once by the judge, ...
-if begin judged "$all/sl-4/sl-4.pt" "$judge"; then
-    py -m later.constitution --stage rank
-    py -m later.feedback --stage label --constitution
-fi
-last=comparisons.jsonl                # ... once by labelers
-if begin people "$all/sl-4/sl-4.pt"; then py -m later.constitution --stage rank --people; fi
-last=results.json
-for labels in ${LABELS:-soft hard clamped people}; do
-    source=judged how="--labels $labels"
-    if [ $labels = people ]; then source=people how=""; fi
-    begin "rl-$labels" "$all/sl-4/sl-4.pt" "$all/$source/comparisons.jsonl" \
-        "$all/$source/prompts.jsonl" || continue
-    py -m later.feedback --stage fit --begin sl-4 $how
-    py ppo.py --begin sl-4 --prompts "$run/prompts.jsonl" --iterations 60 --beta 0.05
-    measure ppo --reference sl-4
+if begin helpful "$sl/helpful.pt"; then py -m later.harm --checkpoint helpful; fi
+for labels in soft hard clamped people; do
+    begin "rl-$labels" "$judge" "$sl"/{sl_cai.pt,comparisons.jsonl,red_team.jsonl,prompts.jsonl} ||
+        continue
+    py -m later.feedback --constitution --init-from sl_cai --labels $labels
+    py ppo.py --init-from sl_cai --prompts "$run/prompts.jsonl" --iterations 60 --beta 0.05
+    py -m later.harm --checkpoint ppo --reference sl_cai
 done
-"$python" experiments/plot.py table "$OUT" policy harmless rude agrees invented right_red task right \
-    evasive kl
+"$python" experiments/plot.py table "$OUT" policy harmless rude affirms invents correct_red task \
+    correct evasive kl

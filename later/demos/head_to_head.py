@@ -1,40 +1,35 @@
-"""RLAIF's labels, and its policy against that of people's labels, by true utility.
+"""The judge's labels, and the policies that follow them against the one that follows people's.
 
-    python later/demos/head_to_head.py FOLDER     FOLDER holds seed-0/people/, seed-0/ai/, ...
+    python -m later.demos.head_to_head FOLDER     FOLDER holds seed-0/people/, seed-0/soft/, ...
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from data.world.measures import count_wins
-from experiments.plot import find_runs, mean_and_spread, read_answers
-from tools.flags import run
-from tools.results import read_lines
+from experiments.plot import find_runs, format_cell, mean_and_spread, read_answers, read_lines
 
 
-def compare(ai):
-    """One seed's folder -> {figure: value}"""
-    label, people = read_lines(ai / "metrics" / "label.jsonl")[-1], ai.parent / "people"
-    asked = read_lines(people / "metrics" / "compare.jsonl")[-1]
-    ours, theirs = ([row["gold"] for row in read_answers(path, "ppo")] for path in (ai, people))
-    wins = count_wins(ours, theirs)
-    return {"judge and labeler agree": label["agreement"], "two labelers agree": asked["agreement"],
-            "same position after the swap": label["same_position"],
-            "milliseconds a label": label["milliseconds_per_label"],
-            f"{ai.name} wins against people": sum(wins) / len(wins)}
+def win_rate(folder, other_folder):
+    """By true utility of PPO's answers to the same prompts; a tie is half a win."""
+    wins = 0
+    answers = read_answers(folder, "ppo")
+    for a, b in zip(answers, read_answers(other_folder, "ppo")):
+        wins += (a["utility"] > b["utility"]) + 0.5 * (a["utility"] == b["utility"])
+    return wins / len(answers)
 
 
 def main():
-    print("| figure | seeds | value |\n|---|---|---|")
-    shown = set()
-    for name, paths in find_runs(sys.argv[1]).items():
-        found = [compare(path) for path in paths] if name.startswith("ai") else [{}]
-        for key in [key for key in found[0] if key not in shown]:
-            shown.add(key)
-            print("| {} | {} | {:.2f} ± {:.2f} |".format(
-                key, len(found), *mean_and_spread([row[key] for row in found])))
+    print("| labels | agree with the labelers | same position after the swap | wins against people |"
+          "\n|---|---|---|---|")
+    for name, folders in find_runs(sys.argv[1]).items():
+        if name == "people":
+            continue
+        reached = [read_lines(folder / "metrics/reward.jsonl")[-1] for folder in folders]
+        columns = [[line["agreement"] for line in reached],
+                   [line["same_position"] for line in reached],
+                   [win_rate(folder, folder.parent / "people") for folder in folders]]
+        cells = [format_cell(mean_and_spread(values)) for values in columns]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
-    run(main)
+    main()
