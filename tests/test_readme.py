@@ -1,51 +1,69 @@
-"""The README's reading order points at the lines that it names, and its list of differences is the
-one that the code confesses."""
+"""The README points at the right lines, and its list of differences is that of the code."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROW = re.compile(r"\| (?:`(\w+\.py)`)? ?\| `([^`]+)`.*?\| (\d+) \|")
+README = (ROOT / "README.md").read_text()
 MARK = "# differs from the paper: "
 
 
-def confessions():
-    """What stands behind the mark, with the comment lines that follow it. -> "`file`: words" """
+def reading_order():
+    """The rows, as lists of cells, of the table | file | look at | line | paper |."""
+    rows, in_table = [], False
+    for line in README.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] == "file":
+            in_table = True
+        elif not line.startswith("|"):
+            in_table = False
+        elif in_table and not set(line) <= set("|-: "):
+            rows.append(cells)
+    return rows
+
+
+def test_the_reading_order_names_the_lines():
+    """A cell `look at` has a name in backquotes; an empty cell `file` means that of the row before.
+    """
+    rows, path = reading_order(), None
+    assert len(rows) >= 12
+    for cells in rows:
+        file_name, look_at, line_number = cells[:3]
+        if file_name:
+            path = ROOT / re.search(r"`([\w/.]+)`", file_name)[1]
+        name = re.search(r"`([^`]+)`", look_at)[1]
+        line = path.read_text().splitlines()[int(line_number) - 1]
+        assert re.search(re.escape(name) + r"(?!\w)", line), (
+            f"{path.name}:{line_number} is {line!r}, not {name}")
+
+
+def differences_in_the_code():
+    """What follows the mark, with the comment lines that continue it. -> ["`file`: text"]"""
+    differences = []
     for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("data/**/*.py"), *ROOT.glob("tools/*.py")]):
         lines = path.read_text().splitlines()
         for i, line in enumerate(lines):
             if MARK not in line:
                 continue
-            words = line.partition(MARK)[2]
-            for more in lines[i + 1:] if line.strip().startswith("#") else []:
-                if not more.strip().startswith("# ") or MARK in more:
-                    break
-                words += " " + more.strip()[2:]
-            yield f"`{path.relative_to(ROOT)}`: {words}"
+            text = line.partition(MARK)[2]
+            if line.strip().startswith("#"):
+                for next_line in lines[i + 1:]:
+                    if not next_line.strip().startswith("# ") or MARK in next_line:
+                        break
+                    text += " " + next_line.strip()[2:]
+            differences.append(f"`{path.relative_to(ROOT)}`: {text}")
+    return differences
 
 
-def test_the_reading_order_names_the_lines():
-    file, seen = None, 0
-    for row in (ROOT / "README.md").read_text().splitlines():
-        if match := ROW.match(row):
-            file = match[1] or file
-            line = (ROOT / file).read_text().splitlines()[int(match[3]) - 1]
-            assert re.search(re.escape(match[2]) + r"(?!\w)", line), (
-                f"{file}:{match[3]} is {line!r}, not {match[2]}")
-            seen += 1
-    assert seen >= 12
+def test_the_list_of_differences_is_that_of_the_code():
+    section = re.search(r"\n## [^\n]*differs? from the paper\n(.*?)(\n## |$)", README, re.S)[1]
+    items = [" ".join(item.split()) for item in section.split("\n- ")[1:]]
+    assert sorted(items) == sorted(differences_in_the_code())
 
 
-def test_the_readmes_list_of_differences_is_what_the_code_confesses():
-    section = (ROOT / "README.md").read_text().partition("## Where we differ from the paper")[2]
-    items = [" ".join(item.split()) for item in section.partition("\n## ")[0].split("\n- ")[1:]]
-    assert sorted(items) == sorted(confessions())
-
-
-def test_every_script_is_named_in_the_reading_order_and_every_file_named_there_exists():
-    text = (ROOT / "README.md").read_text()
-    order = text.partition("## Reading order")[2].partition("\n## ")[0]
+def test_every_script_is_in_the_reading_order_and_every_link_exists():
+    files = " ".join(cells[0] for cells in reading_order())
     for path in ROOT.glob("*.py"):
-        assert f"`{path.name}`" in order, path.name
-    for link in re.findall(r"\]\(([\w/.]+\.(?:md|png|svg))\)", text):
+        assert f"`{path.name}`" in files, path.name
+    for link in re.findall(r"\]\(([\w/.]+\.\w+)\)", README):
         assert (ROOT / link).is_file(), link
