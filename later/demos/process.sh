@@ -1,34 +1,44 @@
 #!/usr/bin/env bash
-# Process supervision: is it worth knowing which step is wrong?
+# Process supervision: what is gained by knowing which step is wrong?
 #
-# A process reward model learns steps, by the truth or by Monte Carlo completions (Math-Shepherd,
-# arXiv 2312.08935), an outcome reward model learns final answers, from the same answers. Lightman et
+# A process reward model learns steps, labelled by the truth or by completions (Math-Shepherd, arXiv
+# 2312.08935); an outcome reward model learns final answers. Both see the same answers. Lightman et
 # al. (2305.20050) find best of n by process above outcome above majority vote; Uesato et al.
-# (2211.14275) that both find right answers alike and process finds right traces.
+# (2211.14275) that both find as many correct answers, and process more correct traces.
 #
-# Look for: the share of lucky chains first, under 2 % all must tie; best of 64; traces among right
-# answers; then RL paid by steps, by the process reward model, or by the final answer.
-# It goes on from later/demos/reasoning.sh of the same seed.
+# Look for: the fraction of lucky chains first, as without any all must tie; best of 64; traces among
+# correct answers; then RL on steps, on the process reward model, or on the final answer.
+#
+# It continues in the folder of later/demos/reasoning.sh of the same seed.
 
 source "$(dirname "$0")/common.sh"
-run=$ALL/reasoning/seed-$SEED/runs
-if [ ! -e "$run/chains.pt" ]; then
-    echo "error: $run/chains.pt not found; run SEED=$SEED bash later/demos/reasoning.sh" >&2; exit 1
+OUT=$ALL/reasoning
+run=$OUT/seed-$SEED/runs
+if [ ! -e "$run/final.pt" ]; then
+    echo "error: no $run/final.pt; run SEED=$SEED bash later/demos/reasoning.sh first" >&2
+    exit 1
 fi
-
-once() {    # once FILE SCRIPT FLAGS...   unless that run has left its file
-    if [ -e "$run/$1" ]; then echo "skipped: $run/$1 exists"; return; fi
-    printf '\n=== %s: %s\n' "$name" "$1"
+once() {        # once FILE SCRIPT FLAGS...   unless FILE exists
+    local last=$1
+    begin runs || return 0
     py "${@:2}"
 }
+grpo=(-m later.reasoning --resume) label=() choose=() measure=(-m later.measure --task sums)
+if [ "$TINY" = 1 ]; then
+    label=(--sums 40 --completions 2 --max-new-tokens 16)
+    choose=(--sums 2 --n 4 --max-new-tokens 16)
+    grpo+=(--iterations 2 --prompts 2 --minibatch 8 --max-new-tokens 8)
+    measure+=(--n 4 --k 2 --max-new-tokens 8)
+fi
 
-rl="-m later.grpo --begin chains --max-new-tokens 64"
-once steps.jsonl  -m later.completions
-once prm.pt       -m later.process --labels truth
-once orm.pt       -m later.process --labels outcome
-once prm_hard.pt  -m later.process --labels hard
-once prm_soft.pt  -m later.process --labels soft
-once best_of.json -m later.best_of
-once steps.pt     $rl --signal steps
-once by_prm.pt    $rl --signal prm --name by_prm
-"$python" -m later.demos.tables process "$ALL/reasoning"
+once steps.jsonl -m later.completions "${label[@]}"
+once prm.pt      -m later.process --resume --labels truth
+once orm.pt      -m later.process --resume --labels outcome
+once prm_hard.pt -m later.process --resume --labels hard
+once prm_soft.pt -m later.process --resume --labels soft
+once best_of.json -m later.best_of "${choose[@]}"
+once steps.pt    "${grpo[@]}" --name steps --reward steps
+once by_prm.pt   "${grpo[@]}" --name by_prm --reward prm
+rm -f "$run/reasoning.json"             # measured again, with the two new policies
+once reasoning.json "${measure[@]}" --models chains,final,star,random,steps,by_prm
+for file in steps.json best_of.json reasoning.json; do table $file; done

@@ -1,29 +1,32 @@
 #!/usr/bin/env bash
-# Reasoning, in small: sums of four to six numbers, worked one step a sentence by people who slip.
+# Reasoning on worked sums: additions of four to six numbers, one step per sentence.
 #
 # RL on the final answer alone (RLVR; DeepSeek-R1, arXiv 2501.12948) against imitation of one's own
-# right answers (STaR, 2203.14465) and of as many random ones. Yue et al. (2504.13837) find that RLVR
-# makes likelier what the model could already say: right at 1 rises, right among k does not.
+# correct answers (STaR, 2203.14465) and, as a control, of as many random ones. Yue et al.
+# (2504.13837) find that RLVR makes more likely what the model could already say: accuracy rises,
+# and a correct answer among k samples does not become more frequent.
 #
-# Look for: right against samples; traces, which nobody pays for; sums of seven and eight numbers,
-# longer than any in training; majority vote and any right of 8 before and after.
+# Look for: traces, which no reward checks; sums of seven and eight numbers, longer than in training;
+# majority vote and pass@8 before and after.
 
 source "$(dirname "$0")/common.sh"
-run=$OUT/seed-$SEED/runs
-mkdir -p "$run"
-cp -n "$FROM/base.pt" "$run/" || true
-
-once() {    # once FILE SCRIPT FLAGS...   unless that run has left its file
-    if [ -e "$run/$1" ]; then echo "skipped: $run/$1 exists"; return; fi
-    printf '\n=== %s: %s\n' "$name" "$1"
+once() {        # once FILE SCRIPT FLAGS...   unless FILE exists
+    local last=$1
+    begin runs base.pt || return 0
     py "${@:2}"
 }
+chains=(-m later.chains --resume) grpo=(-m later.reasoning --resume) star=(-m later.star --resume)
+measure=(-m later.measure --task sums)
+if [ "$TINY" = 1 ]; then
+    chains+=(--pages 50 --steps 5 --demonstrations 40)
+    grpo+=(--iterations 2 --prompts 2 --minibatch 8 --max-new-tokens 8)
+    star+=(--rounds 2 --sums 4 --max-new-tokens 8)
+    measure+=(--n 4 --k 2 --max-new-tokens 8)
+fi
 
-rl="-m later.grpo --begin chains --max-new-tokens 64"
-once chains_base.pt -m later.reasoning --stage base
-once chains.pt      -m later.reasoning --stage sft
-once final.pt       $rl --signal final
-once best.pt        -m later.reasoning --stage best --name best
-once random.pt      -m later.reasoning --stage best --keep random --name random
-once reasoning.json -m later.reasoning --stage measure --models chains,final,best,random
-"$python" -m later.demos.tables reasoning "$OUT"
+once chains.pt "${chains[@]}"
+once final.pt  "${grpo[@]}" --name final
+once star.pt   "${star[@]}"
+once random.pt "${star[@]}" --name random --select random
+once reasoning.json "${measure[@]}" --models chains,final,star,random
+table reasoning.json

@@ -1,32 +1,33 @@
 #!/usr/bin/env bash
-# Verifiable rewards: what does it take for a policy to be paid for the right thing?
+# Verifiable rewards: what does a verifier have to check, so that the policy learns the task?
 #
-# The same prompts, each with one checkable answer, and no KL penalty: paid by the reward model, by a
-# loose verifier (the expected words are contained) and by a strict one (one sentence that parses,
-# says what was asked for and nothing false). Tulu 3 (arXiv 2411.15124) finds that RLVR raises what is
-# verified and can lower the rest; Gao et al. (2210.10760) that a reward model is over-optimised.
+# The prompts have one correct answer each, and there is no KL penalty. The reward is a strict
+# verifier (one true sentence that contains what is required), a loose one (the required words
+# occur), or the reward model. Tulu 3 (arXiv 2411.15124) finds that RLVR raises what is verified and
+# can lower other skills; Gao et al. (2210.10760) that a reward model is over-optimised.
 #
-# Look for: the loose verifier's own verdict against the share that is right; other kinds of prompts;
-# what the pretraining loss (strict-ptx) pays; GRPO, Dr. GRPO and RLOO on one signal, and PPO with a
-# value function; the length of wrong answers; groups of 2 to 16.
+# Look for: the loose verifier's own verdict next to the fraction of correct answers; other prompts
+# (_other); GRPO, Dr. GRPO, RLOO, and PPO with a value function, on the same verifier.
 
 source "$(dirname "$0")/common.sh"
-run=$OUT/seed-$SEED/runs
-mkdir -p "$run"
-for file in sft.pt reward.pt; do cp -n "$FROM/$file" "$run/" || true; done
-
-once() {    # once FILE SCRIPT FLAGS...   unless that run has left its file
-    if [ -e "$run/$1" ]; then echo "skipped: $run/$1 exists"; return; fi
-    printf '\n=== %s: %s\n' "$name" "$1"
+once() {        # once FILE SCRIPT FLAGS...   unless FILE exists
+    local last=$1
+    begin runs sft.pt reward.pt || return 0
     py "${@:2}"
 }
+grpo=(-m later.grpo --resume) ppo=(-m later.verifiers --resume --beta 0 --iterations 60) measure=()
+if [ "$TINY" = 1 ]; then
+    grpo+=(--iterations 2 --prompts 2 --minibatch 8 --max-new-tokens 8)
+    ppo+=(--iterations 2 --episodes 8 --minibatch 4 --max-new-tokens 8)
+    measure=(--n 5 --max-new-tokens 8)
+fi
 
-once strict.pt     -m later.grpo --signal strict
-once loose.pt      -m later.grpo --signal loose
-once reward_model.pt -m later.grpo --signal reward --name reward_model
-once strict_ptx.pt -m later.grpo --signal strict --ptx 1 --name strict_ptx
-once strict_dr.pt  -m later.grpo --signal strict --method dr_grpo --name strict_dr
-once strict_rloo.pt -m later.grpo --signal strict --method rloo --name strict_rloo
-once ppo_verified.json -m later.ppo_verified --beta 0 --iterations 60
-once groups.json   -m later.groups
-"$python" -m later.demos.tables verifiable "$OUT"
+once strict.pt      "${grpo[@]}" --name strict
+once strict_dr.pt   "${grpo[@]}" --name strict_dr --method dr_grpo
+once strict_rloo.pt "${grpo[@]}" --name strict_rloo --method rloo
+once loose.pt       "${grpo[@]}" --name loose --reward loose
+once model.pt       "${grpo[@]}" --name model --reward model
+once ppo.pt         "${ppo[@]}"
+once verifiable.json -m later.measure "${measure[@]}" \
+    --models sft,strict,strict_dr,strict_rloo,ppo,loose,model
+table verifiable.json
