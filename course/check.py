@@ -90,15 +90,15 @@ PROBES = {             # {name: commands}, run in a copy of the finished run
 
 
 def read_figure(out, figure):
-    """`sft utility`: of the last log line that has it, or of results.json. `dpo loss 0`: of the
-    first step. `reward loss 20`: the mean from step 20 on."""
-    stage, key, *start = figure.split()
-    log = read_log(out, stage)
-    if start:
-        lines = log[:1] if start == ["0"] else log[int(start[0]):-1]
-        return statistics.mean(line[key] for line in lines)
-    values = [line[key] for line in log if key in line]
-    return values[-1] if values else read_results(out)[stage][key]
+    """`dpo loss first`: of the first step. `reward loss mean`: over the second half of the steps.
+    `reward accuracy last`: of the finished stage. `sft utility eval`: of results.json."""
+    stage, key, which = figure.split()
+    if which == "eval":
+        return read_results(out)[stage][key]
+    values = [line[key] for line in read_log(out, stage) if key in line]
+    if which == "mean":
+        return statistics.mean(values[len(values) // 2:-1])
+    return values[0] if which == "first" else values[-1]
 
 
 def run_probe(finished_run, bug, text):
