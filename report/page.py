@@ -1,2 +1,66 @@
+"""out/report.html: a finished run for a browser. One file; it loads nothing else.
+
+    python -m report.page    out/results.json, answers.jsonl, metrics/ -> out/report.html
+
+Python only writes the data as JSON into page.html. The script there puts them in as text.
+"""
+
+import json
+from pathlib import Path
+
+from report.table import MODELS, make_tables, read_lines, read_logs, read_results
+from tools.flags import Flags, atomic_write, read_flags
+
+CURVES = {"base": ("loss",), "sft": ("loss",), "reward": ("loss",), "dpo": ("loss", "utility"),
+          "ppo": ("score", "utility", "kl"), "ppo_ptx": ("score", "utility", "kl")}
+
+
+def read_curves(out):
+    """-> {stage: {key of its log: [(step, value)]}}"""
+    logs, curves = read_logs(out), {}
+    for stage, keys in CURVES.items():
+        curves_of_stage = {}
+        for key in keys:
+            lines = [line for line in logs.get(stage, []) if key in line and line["step"] >= 0]
+            points = [(line["step"], line[key]) for line in lines]
+            if len(points) > 1:
+                curves_of_stage[key] = thin(points)
+        if curves_of_stage:
+            curves[stage] = curves_of_stage
+    return curves
+
+
+def thin(points, n=60):
+    """Means of neighbours, so that at most n points remain; a long log is noisy."""
+    size = -(-len(points) // n)                              # rounded up
+    means = []
+    for i in range(0, len(points), size):
+        steps, values = zip(*points[i:i + size])
+        means.append((sum(steps) / len(steps), sum(values) / len(values)))
+    return means
+
+
+def group_by_prompt(records):
+    """-> [{"prompt", "kind", "records": one per model}]"""
+    groups = {}
+    for record in records:
+        group = dict(prompt=record["prompt"], kind=record.get("kind", ""), records=[])
+        groups.setdefault(record["prompt"], group)["records"].append(record)
+    return list(groups.values())
+
+
 def write_page(out):
-    return f"{out}/report.html"
+    """-> its path"""
+    results = read_results(out)
+    data = dict(title=f"Report of {out}", models=MODELS, curves=read_curves(out),
+                tables=make_tables(results, results["intervals"]),
+                prompts=group_by_prompt(read_lines(Path(out) / "answers.jsonl")))
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    data_text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")   # no </script> in it
+    with atomic_write(Path(out) / "report.html") as file:
+        file.write(template.replace("{{data}}", data_text, 1))
+    return Path(out) / "report.html"
+
+
+if __name__ == "__main__":
+    print(write_page(read_flags(__doc__, Flags).out))
