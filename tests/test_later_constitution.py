@@ -1,6 +1,5 @@
-"""later/principles.py, judge.py, feedback.py, constitution.py: AI feedback."""
+"""later/principles.py, judge.py, feedback.py, constitution.py, harm.py: AI feedback."""
 
-import itertools
 import json
 import math
 import random
@@ -11,26 +10,23 @@ import torch
 
 import later.constitution as constitution
 import later.feedback as feedback
+import later.harm as harm
 import later.judge as judge
 import ppo
-import sft
 from conftest import SHORT, call
-from data import comparisons
-from data.batches import encode_prompt
+from data.batches import encode_example, encode_prompt
+from data.comparisons import Comparison
 from data.tokenizer import Tokenizer, train_ranks
-from data.world.facts import tidy
-from data.world.tasks import bait, opinion, unknown_question
-from data.world.text import make_prompts, split
+from data.world.text import make_prompts, split_of
 from data.world.utility import breakdown
-from later.constitution import soft_preference_loss, unbiased
-from later.feedback import clamp, harden
-from later.judge import ask, choose
-from later.principles import (CONSTITUTION, CRITIQUES, FAULTS, HELPFUL, NO_FAULT, ask_critique,
-                              ask_revision, ask_which, comparison_page, is_evasive, is_harmless,
-                              make_helpful_only, make_innocent, make_pages, make_red_team, obey)
+from later.feedback import clamp, harden, soft_preference_loss
+from later.harm import is_evasive, is_harmless
+from later.judge import choose, prefer_first, unbiased
+from later.principles import (CONSTITUTION, CRITIQUES, FAULTS, HELPFUL, NO_FAULT, ask_which,
+                              comparison_page, make_helpful_only, make_innocent, make_pages,
+                              make_red_team, tidy)
 from model import GPT, GPTConfig
 from reward import RewardModel, preference_loss, score_all
-from tools.checkpoints import save
 
 T = torch.tensor
 
@@ -95,13 +91,6 @@ def test_unbiased_turns_with_the_answers():
     assert torch.allclose(unbiased(p, q) + unbiased(q, p), torch.ones(2))
 
 
-def test_agreement_on_worked_labels():
-    """Three answers, before 0 > 2 > 1: of p = .9 (0, 1), .4 (0, 2), .5 (1, 2) one agrees, one does
-    not, one is a half."""
-    assert feedback.measure_agreement([dict(p=[0.9, 0.4, 0.5])], [[0, -2, -1]]) == 0.5
-    assert feedback.measure_agreement([dict(p=[0.9, 0.6, 0.4])], [[0, -2, -1]]) == 1
-
-
 def test_hard_and_clamped_labels():
     p = T([0.2, 0.5, 0.55, 0.97])
     assert harden(p).tolist() == [0.0, 0.5, 1.0, 1.0]
@@ -111,82 +100,62 @@ def test_hard_and_clamped_labels():
 # --- text -----------------------------------------------------------------------------------------
 
 
-def test_red_team_prompts_ask_for_each_fault_as_often_and_innocent_ones_for_none():
+def test_red_team_prompts_ask_for_each_fault_equally_often_and_innocent_ones_for_none():
     red = make_red_team(300, "eval")
     asked = [[f for f in FAULTS if breakdown(p, p.pleasing)[f]] for p in red]
     for fault in FAULTS:
-        assert 70 < sum(found == [fault] for found in asked) < 130
+        assert 70 < asked.count([fault]) < 130
     assert all(is_harmless(p, p.careful) and not is_harmless(p, p.pleasing) for p in red)
-    assert all(split(p.text) == "eval" for p in red)
+    assert all(split_of(p.text) == "eval" for p in red)
     for p in make_innocent(100, "eval"):
         assert not p.pleasing and not is_evasive(p.careful) and is_harmless(p, p.wrong)
 
 
-def test_evasions_are_refusals_ignorance_and_contradiction():
+def test_evasions_are_refusals_ignorance_and_denials():
     for answer in ("I would rather be kind.", "I do not know.", "I have never heard of cows.",
                    "Cows do not eat grass. Cows eat hay.", "You are not right."):
         assert is_evasive(answer), answer
     assert not is_evasive("You are right. Cows eat grass.")
 
 
-def test_helpful_only_labelers_want_what_is_asked_for_and_do_not_see_harm():
-    rng = random.Random(0)
-    for labeler, task in itertools.product(make_helpful_only(5), (bait, opinion, unknown_question)):
-        assert all(labeler.taste[fault] == 0 for fault in FAULTS)
-        prompt = task(rng)
-        while not prompt.pleasing:
-            prompt = task(rng)
-        answers = [(prompt.careful, True), (prompt.pleasing, True)]
-        wins = sum(labeler.rank(prompt, answers, rng)[0] for _ in range(40))
-        assert wins > 25, (prompt.text, wins)
-    ordinary = make_prompts(1, "train")[0]
-    assert obey(ordinary) is ordinary
+def test_helpful_only_labelers_do_not_care_about_the_faults():
+    for labeler in make_helpful_only():
+        assert all((labeler.taste[term] == 0) == (term in FAULTS) for term in labeler.taste)
 
 
-def test_any_claim_about_an_unknown_thing_obeys():
-    prompt = unknown_question(random.Random(1))
-    for obj in obey(prompt).required[0][1]:
-        assert breakdown(obey(prompt), obj.capitalize() + ".")["task"] == 3
-    assert breakdown(obey(prompt), prompt.careful)["task"] == 0
-
-
-def test_pages_use_training_prompts_and_hold_both_letters_as_often():
+def test_pages_use_training_prompts_and_both_letters_equally_often():
     pages = make_pages(1500)
-    asked = [page.split("\nQ: ")[1].split("\nA: ")[0] for page, _ in pages]
-    assert all(split(text) == "train" for text in asked)
-    letters = [last for page, last in pages if page.endswith("Better:")]
+    assert all(split_of(page.split("\nQ: ")[1].split("\nA: ")[0]) == "train" for page, _ in pages)
+    letters = [completion for page, completion in pages if page.endswith("Better:")]
     assert set(letters) == {"A", "B"} and 0.44 < letters.count("A") / len(letters) < 0.56
     assert 0.65 < len(letters) / len(pages) < 0.75
     assert make_pages(5) == make_pages(5) != make_pages(5, 1)
 
 
-def test_most_verdicts_by_one_rule_are_right_and_some_are_not():
-    rng, right = random.Random(0), []
+def test_most_verdicts_are_correct_and_some_are_not():
+    rng, correct = random.Random(0), []
     for rule in CONSTITUTION * 100:
         page, letter = comparison_page(rng, rule)
         first, second = page.split("\nA: ")[1].removesuffix("\nBetter:").split("\nB: ")
         if "stupid. " in first and "kind" in second and "rude" in rule.terms:
-            right.append(letter == "B")
-    assert len(right) > 15 and 0.75 < sum(right) / len(right) < 1
+            correct.append(letter == "B")
+    assert len(correct) > 15 and 0.75 < sum(correct) / len(correct) < 1
 
 
-def test_a_revision_is_asked_for_with_the_critique_and_does_not_repeat_it():
-    rule = CONSTITUTION[0]
-    page = ask_revision(rule, "Insult Tom.", "Tom is stupid.", "This is rude.")
-    assert page.startswith(ask_critique(rule, "Insult Tom.", "Tom is stupid."))
-    assert page.endswith("Critique: This is rude.\nRevision:")
-    words = [tidy(text) for text in (*CRITIQUES.values(), NO_FAULT)]
-    revisions = [last for page, last in make_pages(800) if page.endswith("Revision:")]
+def test_a_revision_page_shows_the_critique_and_the_revision_does_not_repeat_it():
+    critiques = [tidy(text) for text in (*CRITIQUES.values(), NO_FAULT)]
+    revisions = [page for page in make_pages(800) if page[0].endswith("Revision:")]
     assert len(revisions) > 100
-    assert not any(text in last for last in revisions for text in words)
+    for text, revision in revisions:
+        assert text.split("Critique: ")[1].removesuffix("\nRevision:") in critiques
+        assert not any(critique in revision for critique in critiques)
 
 
-# --- asking ---------------------------------------------------------------------------------------
+# --- the judge ------------------------------------------------------------------------------------
 
 
-class Reader(torch.nn.Module):
-    """A judge whose letter depends on what it sees: says A with logit `bias`, plus 2 if the byte Z
-    stands before B's line."""
+class FakeJudge(torch.nn.Module):
+    """Says A with logit `bias`, plus 2 if A's answer contains Z, minus 2 if B's does."""
 
     def __init__(self, tokenizer, bias):
         super().__init__()
@@ -205,177 +174,115 @@ class Reader(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def small():
-    """A tokenizer and a model that learned nothing."""
+def untrained():
+    """A model and its tokenizer."""
     text = "\n".join(f"{p.text}\n{p.careful}" for p in make_prompts(200, "train"))
     tokenizer = Tokenizer(train_ranks(text, 400))
     torch.manual_seed(0)
     return GPT(GPTConfig(tokenizer.vocab_size, 128, 2, 2, 32)).eval(), tokenizer
 
 
-def test_what_the_judge_prefers_does_not_depend_on_its_bias_for_the_first(small):
-    _, tokenizer = small
-    asked = [(HELPFUL, "Hello.", "Z", "Hi."), (HELPFUL, "Hello.", "Hi.", "Z"),
+def test_the_preference_does_not_depend_on_the_position_bias(untrained):
+    _, tokenizer = untrained
+    pairs = [(HELPFUL, "Hello.", "Z", "Hi."), (HELPFUL, "Hello.", "Hi.", "Z"),
              (HELPFUL, "Hello.", "Hi.", "Hello you.")]
     for bias in (0.0, 1.5, -3.0):
-        p_ab, p_ba, too_long = judge.compare_all(Reader(tokenizer, bias), tokenizer, asked, "cpu")
-        p = unbiased(p_ab, p_ba)
-        assert p[0] > 0.5 > p[1] and p[2].item() == pytest.approx(0.5) and too_long == 0
+        p = unbiased(*judge.judge_pairs(FakeJudge(tokenizer, bias), tokenizer, pairs, "cpu"))
+        assert p[0] > 0.5 > p[1] and p[2].item() == pytest.approx(0.5)
         assert (p[0] + p[1]).item() == pytest.approx(1)
 
 
-def test_the_judge_is_asked_where_the_letter_is_due_whatever_pages_share_its_batch(small):
-    gpt, tokenizer = small
+def test_the_verdict_is_read_at_the_last_token_whatever_pages_share_a_batch(untrained):
+    gpt, tokenizer = untrained
     a, b = (tokenizer.encode(letter)[0] for letter in "AB")
     pages = [encode_prompt(tokenizer, ask_which(HELPFUL, "Hello.", "Hi." * n, "Hello."))
              for n in (1, 3, 2)]
-    together = ask(gpt, tokenizer, pages, "cpu")
-    for page, p in zip(pages, together):
+    for page, p in zip(pages, prefer_first(gpt, tokenizer, pages, "cpu")):
         logits = gpt(T([page]))[:, -1]
         assert p.item() == pytest.approx(choose(logits, a, b).item(), abs=1e-5)
-    assert ask(gpt, tokenizer, [pages[0] * 20], "cpu").item() == 0.5          # does not fit
+    assert prefer_first(gpt, tokenizer, [pages[0] * 20], "cpu").item() == 0.5     # too long
 
 
-def test_the_answer_that_the_judge_prefers_to_all_others_is_ranked_first(small):
-    """Z wins both of its pairs and the other two tie: p is above a half, below it, a half."""
-    _, tokenizer = small
-    record = dict(prompt="Hello.", responses=["Hi.", "Z", "Hello you."], ranking=[0, 2, 1])
-    found = feedback.rank_all(Reader(tokenizer, 1.0), tokenizer, [record], [HELPFUL], "cpu")
-    assert record["ranking"][0] == 1 and found["labels"] == 3
-    (hi_z, hi_you, z_you) = record["p"]
-    assert hi_z < 0.5 < z_you and hi_you == pytest.approx(0.5)
-    record = dict(prompt="Hello.", responses=["Hi.", "Hello you.", "Z"], ranking=[0, 2, 1])
-    feedback.rank_all(Reader(tokenizer, 1.0), tokenizer, [record], [HELPFUL], "cpu")
-    assert record["ranking"][0] == 2
+def test_labels_follow_the_order_of_pairs_and_agreement_is_with_the_labeler(untrained, monkeypatch):
+    """The labeler ranks Hi above Z above Hello you. The judge prefers Z to both, and is undecided
+    on (Hi, Hello you): it agrees on one pair, disagrees on one, and one counts a half."""
+    gpt, tokenizer = untrained
+    monkeypatch.setattr(feedback, "load_gpt",
+                        lambda path, device: (FakeJudge(tokenizer, 1.0), tokenizer))
+    responses = [tokenizer.encode(text) + [tokenizer.eos] for text in ("Hi.", "Z", "Hello you.")]
+    comparison = Comparison(encode_prompt(tokenizer, "Hello."), responses)
+    config = feedback.Config(constitution=True)
+    (p,), stats = feedback.label(config, [comparison], "cpu")
+    assert p[0] < 0.5 < p[2] and p[1].item() == pytest.approx(0.5)
+    assert stats["agreement"].item() == 0.5
 
 
-def test_by_the_constitution_only_the_red_team_is_labelled_again(small, tmp_path):
-    gpt, tokenizer = small
-    save(tmp_path / "judge.pt", gpt, gpt.config, tokenizer)
-    some = [dict(prompt="Hello.", responses=["Hi.", "You."], ranking=[1, 0], labeler="train 1"),
-            dict(prompt="Insult Tom.", responses=["No.", "Tom."], ranking=[1, 0], red=True)]
-    comparisons.write(tmp_path / "comparisons.jsonl", some)
-    call(feedback, tmp_path, "--stage label --constitution")
-    ordinary, red = lines(tmp_path / "comparisons.jsonl")
-    assert ordinary == some[0] and red["labeler"] == "judge" and len(red["p"]) == 1
-    call(feedback, tmp_path, "--stage label")
-    assert all(r["labeler"] == "judge" for r in lines(tmp_path / "comparisons.jsonl"))
-
-
-# --- the reward model -----------------------------------------------------------------------------
-
-
-def test_standardised_scores_have_mean_0_and_variance_1_and_their_order(small):
-    gpt, tokenizer = small
-    model = RewardModel(gpt, 0.3)
+def test_standardised_scores_have_mean_0_variance_1_and_the_same_order(untrained):
+    gpt, tokenizer = untrained
+    model = RewardModel(gpt)
     torch.nn.init.normal_(model.head.weight)
-    some = [(encode_prompt(tokenizer, p.text), tokenizer.encode(p.careful) + [tokenizer.eos])
-            for p in make_prompts(40, "train")]
-    some = [(prompt, answer) for prompt, answer in some if len(prompt) + len(answer) <= 128]
-    before = score_all(model, some, "cpu")
+    examples = []
+    for p in make_prompts(60, "train"):
+        example = encode_example(tokenizer, p.text, p.careful)
+        if sum(map(len, example)) <= 128:
+            examples.append(example)
+    before = score_all(model, examples, "cpu")
     feedback.standardise(model, before)
-    after = score_all(model, some, "cpu")
+    after = score_all(model, examples, "cpu")
     assert after.mean().item() == pytest.approx(0, abs=1e-4)
     assert after.std().item() == pytest.approx(1, abs=1e-4)
     assert torch.equal(before.argsort(), after.argsort())
 
 
-# --- through main ---------------------------------------------------------------------------------
+# --- the scripts ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def read(out, tmp_path_factory):
-    """A judge, and an assistant whose answers it has revised."""
+def sl_cai(out, tmp_path_factory):
+    """A folder with a judge, and with what later/constitution.py writes."""
     folder = tmp_path_factory.mktemp("later") / "out"
     shutil.copytree(out, folder)
-    call(judge, folder, "--pages 600 --documents 50")
-    call(constitution, folder, "--stage assist --prompts 60 --red-team 60")
-    shutil.copy(folder / "sft.pt", folder / "kept.pt")
-    call(sft, folder, f"--begin sft --demonstrations {folder}/helpful.jsonl --epochs 4")
-    (folder / "sft.pt").rename(folder / "helpful.pt")
-    (folder / "kept.pt").rename(folder / "sft.pt")
-    call(constitution, folder, f"--stage revise --prompts 40 --red-team 20 --rounds 2 {SHORT}")
+    call(judge, folder, f"--pages 600 --documents 50 --prompts 12 {SHORT}")
+    (folder / "results.json").rename(folder / "judge.json")
+    call(constitution, folder, "--prompts 40 --red-team 20 --rounds 2 --comparisons 20 --k 3 "
+                               f"{SHORT}")
     return folder
 
 
-def test_the_judge_learns_from_its_pages(read):
-    *steps, last = lines(read / "metrics" / "judge.jsonl")
-    loss = [step["loss"] for step in steps]
-    assert sum(loss[-6:]) / 6 < sum(loss[:3]) / 3 - 0.5
-    assert 0 < last["accuracy"] < 1
+def test_the_judge_learns_from_its_pages_and_is_tested(sl_cai):
+    first, *_, last = lines(sl_cai / "metrics" / "judge.jsonl")
+    assert last["heldout_loss"] < first["loss"] - 0.5
+    results = json.loads((sl_cai / "judge.json").read_text())["helpful"]
+    assert results["pairs"] > 0
+    for key in ("correct", "correct_one_order", "same_position", "labeler"):
+        assert 0 <= results[key] <= 1
 
 
-def test_the_first_table(read):
-    call(judge, read, f"--stage test --prompts 12 {SHORT}")
-    found = json.loads((read / "results.json").read_text())
-    row = found["helpful"]               # so small a model does no harm: nothing differs in it
-    assert row["pairs"] > 0 and all(0 <= row[key] <= 1 for key in ("right", "same_position",
-                                                                   "labeler", "too_long"))
-    assert found["size"] == "2 x 48"
+def test_each_red_team_prompt_is_answered_and_revised_in_every_round(sl_cai):
+    records = lines(sl_cai / "revisions.jsonl")
+    prompts = [p.text for p in make_red_team(20, "train")]
+    for n in range(3):
+        assert [r["prompt"] for r in records if r["round"] == n] == prompts
+    rules = {rule.text for rule in CONSTITUTION}
+    assert all(r["rule"] in rules and r["critique"] for r in records if r["round"] > 0)
 
 
-def test_rounds_of_revision_are_demonstrations_of_all_rounds(read):
-    helpful = len(lines(read / "sl-0.jsonl"))
-    counts = [len(lines(read / f"sl-{n}.jsonl")) for n in range(3)]
-    assert abs(counts[1] - helpful) <= 10 and counts[2] > counts[1] + 50
-    assert [line["round"] for line in lines(read / "rounds.jsonl")] == [0, 1, 2]
-    red = {p.text for p in make_red_team(20, "train") + make_red_team(50, "valid")}
-    asked = [line["prompt"] for line in lines(read / "sl-2.jsonl")]
-    assert sum(text in red for text in asked) > 60
+def test_rl_cai_runs_with_all_kinds_of_labels(sl_cai):
+    for labels in ("people", "hard", "clamped", "soft"):
+        call(feedback, sl_cai, f"--constitution --init-from sl_cai --labels {labels}")
+        last = lines(sl_cai / "metrics" / "reward.jsonl")[-1]
+        assert 0 <= last["accuracy"] <= 1 and ("agreement" in last) == (labels != "people")
+    call(ppo, sl_cai, f"--init-from sl_cai --prompts {sl_cai}/prompts.jsonl --iterations 1 "
+                      f"--episodes 8 --minibatch 4 {SHORT}")
+    call(harm, sl_cai, f"--checkpoint ppo --reference sl_cai --prompts 12 {SHORT}")
+    results = json.loads((sl_cai / "results.json").read_text())["policy"]
+    assert set(FAULTS) < set(results) and 0 <= results["harmless"] <= 1
+    assert abs(results["kl"]) < 5
 
 
-def test_the_judge_labels_the_red_team_alone_and_the_reward_model_fits_it(read):
-    call(constitution, read, "--stage rank --begin helpful --prompts 20 --red-team 12 --heldout 8 "
-                             f"--k 3 {SHORT}")
-    before = lines(read / "comparisons.jsonl")
-    call(feedback, read, "--stage label --constitution")
-    after = lines(read / "comparisons.jsonl")
-    assert len(before) == len(after) > 30
-    for old, new in zip(before, after):
-        assert new["ids"] == old["ids"] and sorted(new["ranking"]) == sorted(old["ranking"])
-        if not old.get("red"):
-            assert new == old
-        else:
-            K = len(new["ids"])
-            assert len(new["p"]) == K * (K - 1) // 2 and new["labeler"] == "judge"
-            worth = [sum(p if i == k else 1 - p for (i, j), p in
-                         zip(itertools.combinations(range(K), 2), new["p"]) if k in (i, j))
-                     for k in range(K)]
-            assert worth == pytest.approx(sorted(worth, reverse=True), abs=2) and all(
-                worth[a] >= worth[b] - 1e-9 for a, b in zip(new["ranking"], new["ranking"][1:]))
-    for labels in ("soft", "hard", "clamped"):
-        call(feedback, read, f"--stage fit --begin helpful --labels {labels}")
-        assert all(math.isfinite(s["loss"]) for s in lines(read / "metrics/reward.jsonl")[:-1])
-    call(ppo, read, f"--begin helpful --prompts {read}/prompts.jsonl --iterations 1 --episodes 8 "
-                    f"--minibatch 4 {SHORT}")
-    call(constitution, read, f"--stage measure --checkpoint ppo --reference helpful --prompts 12 "
-                             f"{SHORT}")
-    found = json.loads((read / "results.json").read_text())["policy"]
-    assert set(FAULTS) < set(found) and 0 <= found["harmless"] <= 1 and abs(found["kl"]) < 5
-
-
-def test_rlaif_relabels_every_prompt_and_reward_py_reads_what_it_wrote(read):
-    shutil.copy(read / "comparisons.jsonl", read / "people.jsonl")
-    call(feedback, read, f"--stage label --comparisons {read}/people.jsonl")
-    assert all(r["labeler"] == "judge" for r in lines(read / "comparisons.jsonl"))
-    found = lines(read / "metrics" / "label.jsonl")[-1]
-    assert 0 <= found["agreement"] <= 1 and found["labels"] == sum(
-        len(r["p"]) for r in lines(read / "comparisons.jsonl"))
-
-
-def test_what_is_missing_is_said_in_one_line(read, tmp_path, capsys, monkeypatch):
-    for module, flags, said in (
-            (feedback, "--stage fit --labels mild", "--labels mild: soft, hard, clamped"),
-            (feedback, "--stage label", "judge.pt not found"),
-            (judge, "--mix 2", "--mix 2.0: 0 to 1"),
-            (constitution, "--stage revise --temperature 0", "must be above 0"),
-            (constitution, "--stage nothing", "--stage is")):
+def test_errors_in_one_line(tmp_path):
+    for module, flags, message in ((feedback, "--labels mild", "must be soft, hard, clamped"),
+                                   (constitution, "", "run `python -m later.judge` first")):
         with pytest.raises(SystemExit) as end:
             call(module, tmp_path, flags)
-        assert said in str(end.value.code)
-    (tmp_path / "judge.pt").write_bytes((read / "judge.pt").read_bytes())
-    (tmp_path / "comparisons.jsonl").write_text('{"prompt": "x", "responses": ["a", "b"], '
-                                                '"ranking": [0, 1]}\n')
-    with pytest.raises(SystemExit) as end:
-        call(feedback, tmp_path, "--stage label --constitution")
-    assert "no prompt of the red team" in str(end.value.code)
+        assert message in str(end.value.code)
