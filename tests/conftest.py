@@ -1,6 +1,7 @@
 """What the test files share: a folder in which every stage has run, and a way to call a script."""
 
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -32,12 +33,13 @@ ppo.read_prompts = dpo.read_prompts = read_few_prompts
 
 def call(module, out, flags=""):
     """Runs a script's main as from the command line: `python module.py --out OUT flags`."""
-    argv = sys.argv
+    argv, interrupt_handler = sys.argv, signal.getsignal(signal.SIGINT)
     sys.argv = [f"{module.__name__}.py", "--out", str(out), *flags.split()]
     try:
         module.main()
     finally:
         sys.argv = argv
+        signal.signal(signal.SIGINT, interrupt_handler)        # read_flags sets one for the script
 
 
 @pytest.fixture(scope="session")

@@ -387,21 +387,23 @@ def test_the_average_keeps_its_own_weights_to_the_share_of_the_decay():
 
 def test_policy_and_value_function_move_while_reference_and_reward_model_do_not(copy, monkeypatch):
     """Their weights are noted at each of three rollouts; no two of them share memory."""
-    weights = []
+    reward_models, weights = [], []
 
-    def watched_rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
-        [reward_model] = [cell.cell_contents for cell in score_fn.__closure__]
-        models = dict(policy=policy, ref=ref, value_fn=value_fn, reward_model=reward_model)
-        copies = {}
-        addresses = set()
+    def watched_load(path, device):
+        reward_models.append(load_reward(path, device))
+        return reward_models[-1]
+
+    def watched_rollout(config, policy, ref, value_fn, *arguments):
+        copies, addresses = {}, set()
+        models = dict(policy=policy, ref=ref, value_fn=value_fn, reward_model=reward_models[0])
         for name, model in models.items():
             copies[name] = [p.detach().clone() for p in model.parameters()]
-            model_addresses = {p.data_ptr() for p in model.parameters()}
-            assert not addresses & model_addresses
-            addresses |= model_addresses
+            addresses |= {p.data_ptr() for p in model.parameters()}
+        assert len(addresses) == sum(map(len, copies.values()))
         weights.append(copies)
-        return rollout(config, policy, ref, value_fn, score_fn, prompts, eos)
+        return rollout(config, policy, ref, value_fn, *arguments)
 
+    monkeypatch.setattr(ppo, "load_reward", watched_load)
     monkeypatch.setattr(ppo, "rollout", watched_rollout)
     call(ppo, copy, f"--iterations 3 --episodes 8 --minibatch 4 --prompts 20 {SHORT}")
     unchanged = {}
