@@ -1,6 +1,6 @@
 """Best of n: the reward model picks one of n SFT answers; nothing is trained.
 
-    python experiments/best_of.py      out/sft.pt, out/reward.pt -> out/best_of.json
+    python -m experiments.best_of      out/sft.pt, out/reward.pt -> out/best_of.json
 
 The KL of best of n to SFT is log n - (n-1)/n if no two answers are equal. Here many are, so the
 exact KL is smaller (Beirami et al., arXiv 2401.01879).
@@ -8,14 +8,11 @@ exact KL is smaller (Beirami et al., arXiv 2401.01879).
 
 import json
 import math
-import sys
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from data.batches import encode_prompt
 from data.world.text import make_prompts
 from data.world.utility import utility

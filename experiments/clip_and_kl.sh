@@ -9,7 +9,7 @@ for minibatch in 64 8; do
     for lr in 2e-4 1e-3; do
         for setting in "clip-kl --beta 0.1" "clip --beta 0" "kl --beta 0.1 $none" "none --beta 0 $none"; do
             read -r label flags <<< "$setting"
-            begin "minibatch-$minibatch-lr-$lr-$label" sft.pt reward.pt || continue
+            begin "minibatch-$minibatch-lr-$lr-$label" sft.pt reward.pt comparisons.jsonl || continue
             py ppo.py --minibatch $minibatch --lr $lr --iterations 30 $flags
             py eval.py $small
         done

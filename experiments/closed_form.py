@@ -7,16 +7,13 @@ If an answer is a single token, all answers can be enumerated and pi* computed. 
 reward model's score of the token it samples. DPO receives pairs of sampled tokens, labelled with
 probability sigmoid(r_1 - r_2), as the Bradley-Terry model assumes. So both have the same optimum.
 
-    python experiments/closed_form.py --beta 0.3     out/sft.pt, out/reward.pt -> out/optimum.json
+    python -m experiments.closed_form --beta 0.3     out/sft.pt, out/reward.pt -> out/optimum.json
 """
 
 import copy
 import json
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from tqdm import trange
 
@@ -34,7 +31,7 @@ from tools.optimizers import make_adam, scale_lr
 
 @dataclass(frozen=True)
 class Config(ppo.Config):
-    prompts: int = 200             # training prompts; the first 60 are measured on
+    prompts: int = 60              # training prompts, also to measure on
     iterations: int = 160          # of PPO; measured after 10, 40 and 160
     dpo_steps: int = 400           # of 64 pairs each
     dpo_lr: float = 5e-5           # decays to 0
@@ -156,7 +153,7 @@ def main():
     rewards = every_reward(reward_model, prompts, tokenizer.vocab_size, device)
     with torch.no_grad():
         ref_logp = next_token_logp(sft, prompts)
-    problem = prompts[:60], ref_logp[:60], rewards[:60], config.beta
+    problem = prompts, ref_logp, rewards, config.beta
 
     measured = {"pi*": measure("pi*", None, *problem), "sft": measure("sft", sft, *problem)}
     policy, _ = load_gpt(path, device)

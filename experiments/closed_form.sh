@@ -5,6 +5,6 @@ source "$(dirname "$0")/common.sh"
 result=optimum.json
 for beta in 0.1 0.3 1; do
     begin "beta-$beta" sft.pt reward.pt || continue
-    py experiments/closed_form.py --beta $beta
+    py experiments.closed_form --beta $beta
 done
 figure optimum

@@ -35,8 +35,10 @@ begin() {   # begin RUN FILE...   makes the folder $run with files of the finish
     for file in "${@:2}"; do cp -r "$finished/$file" "$run/" || exit 1; done
 }
 
-py() {      # py SCRIPT FLAGS...   runs it in that folder
-    set -- "$1" --seed "$SEED" --out "$run" "${@:2}" $(tiny_flags "$1")
+py() {      # py SCRIPT FLAGS..., or py experiments.NAME FLAGS...   runs it in that folder
+    local script=$1
+    if [[ $script == experiments.* ]]; then script="-m $script"; fi
+    set -- $script --seed "$SEED" --out "$run" "${@:2}" $(tiny_flags "$1")
     echo "python $*"
     "$python" "$@"
 }
@@ -46,11 +48,11 @@ tiny_flags() {
     case $1 in
         pretrain.py) echo "--documents 500 --steps 5 --batch 4" ;;
         sft.py) echo "--documents 500 --demonstrations 64" ;;
-        compare.py | */collect.py) echo "--prompts 30 --heldout-prompts 10" ;;
-        ppo.py | */other_reward.py | */likelihood.py)
+        compare.py | *.collect) echo "--prompts 30 --heldout-prompts 10" ;;
+        ppo.py | *.other_reward | *.likelihood)
             echo "--iterations 5 --episodes 8 --minibatch 4" ;;
-        */closed_form.py) echo "--iterations 10 --episodes 8 --minibatch 4 --dpo-steps 5" ;;
-        */best_of.py) echo "--prompts 5 --n 4" ;;
+        *.closed_form) echo "--prompts 4 --iterations 10 --episodes 8 --minibatch 4 --dpo-steps 5" ;;
+        *.best_of) echo "--prompts 5 --n 4" ;;
         eval.py) echo "--prompts 10 --probes 2" ;;
     esac
 }
@@ -59,6 +61,6 @@ as_trained() {      # the finished run as a row of the table
     begin as-trained results.json answers.jsonl metrics || true
 }
 
-table() { "$python" experiments/plot.py table "$OUT" "$@"; }
-points() { "$python" experiments/plot.py points "$OUT" "$@"; }
-figure() { "$python" experiments/figures.py "$1" "$OUT"; }
+table() { "$python" -m experiments.plot table "$OUT" "$@"; }
+points() { "$python" -m experiments.plot points "$OUT" "$@"; }
+figure() { "$python" -m experiments.figures "$1" "$OUT"; }

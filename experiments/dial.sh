@@ -3,7 +3,7 @@
 source "$(dirname "$0")/common.sh"
 
 for beta in 2 0.5 0.2 0.1 0.05 0.02 0.005 0; do
-    begin "beta-$beta" sft.pt reward.pt || continue
+    begin "beta-$beta" sft.pt reward.pt comparisons.jsonl || continue
     py ppo.py --beta $beta
     py eval.py $small
 done

@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
 # Does a small PPO model beat a large SFT model? The whole recipe at three sizes; the finished run is
-# the largest. SIZES="6 5 160" adds another one (layers, heads, channels; commas between sizes).
+# the largest.
 source "$(dirname "$0")/common.sh"
 
-IFS=, read -ra sizes <<< "${SIZES:-1 1 32,2 2 64}"
-for size in "${sizes[@]}"; do
+for size in "1 1 32" "2 2 64"; do
     read -r layers heads channels <<< "$size"
     begin "${layers}x$channels" || continue
     py pretrain.py --resume --n-layer $layers --n-head $heads --n-embd $channels

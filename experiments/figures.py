@@ -1,9 +1,9 @@
 """The pictures that are not dot plots, from the JSON of an experiment's runs.
 
-    python experiments/figures.py dial FOLDER       score and true utility against the KL
-    python experiments/figures.py figure1 FOLDER    wins against the largest SFT model, by size
-    python experiments/figures.py best_of FOLDER    best of n, PPO and DPO on the same axes
-    python experiments/figures.py optimum FOLDER    KL to the closed-form optimum
+    python -m experiments.figures dial FOLDER       score and true utility against the KL
+    python -m experiments.figures figure1 FOLDER    wins against the largest SFT model, by size
+    python -m experiments.figures best_of FOLDER    best of n, PPO and DPO on the same axes
+    python -m experiments.figures optimum FOLDER    KL to the closed-form optimum
 
 FOLDER is that of plot.py. Each writes docs/<name>.svg and prints its numbers.
 """
@@ -12,11 +12,9 @@ import json
 import math
 import statistics
 import sys
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from experiments import plot
 from experiments.plot import COLOURS, NAMES, average, format_cell, mean_and_spread
 

@@ -6,11 +6,11 @@ source "$(dirname "$0")/common.sh"
 
 for bias in "confidence-bias 0" "confidence-bias 3" "confidence-bias 6" "doubt-bias 3"; do
     begin "${bias/ /-}" sft.pt || continue
-    py experiments/collect.py --prompts 2000 --unknown 1000 --$bias
+    py experiments.collect --prompts 2000 --unknown 1000 --$bias
     py reward.py
     py ppo.py --prompts "$run/comparisons.jsonl"
     py dpo.py
     py eval.py --prompts 200
 done
-"$python" experiments/probe_reward.py "$OUT"
+"$python" -m experiments.probe_reward "$OUT"
 points ppo,dpo invents refuses utility win_labelers kl

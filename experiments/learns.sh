@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What does the reward model learn from: prompts, answers per prompt, whole prompts or shuffled pairs,
-# size? Of a fold, the held-out labels are those of labelers who trained nothing.
+# size?
 source "$(dirname "$0")/common.sh"
 
 keep() {        # keep N   the first N rankings to train on, and all that are held out
@@ -12,19 +12,17 @@ fit() {         # fit FLAGS of reward.py...
     py reward.py "$@"
     py eval.py --prompts 100 --probes 1
 }
-collect() {     # collect RUN FLAGS of collect.py...
-    begin "$1" sft.pt || return 0
-    py experiments/collect.py "${@:2}"
-    fit
-}
 
 for n in 100 300 1000 4000; do
     begin "prompts-$n" sft.pt comparisons.jsonl || continue
     keep $n
     fit
 done
-for k in 2 4 9; do collect "k-$k" --k $k --prompts 500; done
-for fold in 0 1 2 3 4; do collect "fold-$fold" --fold $fold --prompts 600; done
+for k in 2 4 9; do
+    begin "k-$k" sft.pt || continue
+    py compare.py --k $k --prompts 500
+    fit
+done
 for epochs in 1 3; do
     if begin "whole-$epochs" sft.pt comparisons.jsonl; then
         keep 500
@@ -32,7 +30,7 @@ for epochs in 1 3; do
     fi
     if begin "pairs-$epochs" sft.pt comparisons.jsonl; then
         keep 500
-        "$python" experiments/shuffled.py "$run/comparisons.jsonl" "$run/pairs.jsonl"
+        "$python" -m experiments.shuffled "$run/comparisons.jsonl" "$run/pairs.jsonl"
         fit --comparisons "$run/pairs.jsonl" --batch 64 --epochs $epochs   # as many pairs per step
     fi
 done

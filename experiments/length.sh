@@ -10,5 +10,5 @@ for bias in 0 0.5 1.5; do
     py ppo.py --beta 0.03
     py eval.py $small
 done
-"$python" experiments/probe_reward.py "$OUT"
+"$python" -m experiments.probe_reward "$OUT"
 points ppo length utility kl score

@@ -2,22 +2,20 @@
 
     score(x, y) = head(x, y) + lambda log p(y | x)
 
-p is the unembedding that the SFT model had and that the plain reward model throws away. A language
-model knows which word is out of place long before a new head has learned it from rankings, so this
-score tells correct answers from wrong ones sooner. The price: log p is an implicit reward (compare
-dpo.py), and its optimum ref exp(lambda log p / beta) / Z is a power of the policy, as sampling at a
-lower temperature is. A gain at temperature 1 may therefore be a gain of decoding alone.
-bash experiments/likelihood.sh compares both reward models at temperature 1 and greedily.
+p is the language model that the reward model was before: its hidden states and SFT's unembedding,
+which the plain reward model throws away. A language model knows which word is out of place long
+before a new head has learned it from rankings, so this score tells correct answers from wrong ones
+sooner. The price: PPO's optimum for lambda log p alone is proportional to ref^(1 + lambda / beta),
+if p = ref, and that is what sampling at a lower temperature does. So a gain at temperature 1 may be
+one of decoding. bash experiments/likelihood.sh compares both reward models at temperature 1 and
+greedily.
 
-    python experiments/likelihood.py      out/sft.pt, out/comparisons.jsonl -> out/likelihood.pt,
+    python -m experiments.likelihood      out/sft.pt, out/comparisons.jsonl -> out/likelihood.pt,
                                           out/ppo.pt
 """
 
 import copy
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import nn
 from torch.nn import functional as F

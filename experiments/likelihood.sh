@@ -4,12 +4,12 @@
 source "$(dirname "$0")/common.sh"
 
 for beta in 0.1 0.2; do
-    if begin "plain-$beta" sft.pt reward.pt; then
+    if begin "plain-$beta" sft.pt reward.pt comparisons.jsonl; then
         py ppo.py --beta $beta
         py eval.py
     fi
     if begin "likelihood-$beta" sft.pt reward.pt comparisons.jsonl; then
-        py experiments/likelihood.py --beta $beta
+        py experiments.likelihood --beta $beta
         py eval.py
     fi
 done

@@ -1,6 +1,6 @@
 """PPO on a reward that is not one reward model's score.
 
-    python experiments/other_reward.py --reward banana       out/sft.pt -> out/ppo.pt
+    python -m experiments.other_reward --reward banana       out/sft.pt -> out/ppo.pt
 
 banana      how often the answer says "banana"
 utility     the true utility
@@ -14,11 +14,9 @@ model predicts these rewards.
 """
 
 import random
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 import ppo

@@ -1,17 +1,15 @@
 """docs/index.html, a page to try out the beta dial and eq. 1, with results of finished runs.
 
-    python experiments/page.py     out/experiments/dial (dial.sh) -> docs/index.html
+    python -m experiments.page     out/experiments/dial (dial.sh) -> docs/index.html
 
 page.html is its template. The page reads its numbers from one JSON element and shows all text as
 text, so that nothing a model says can become HTML.
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from data.batches import encode_example
 from data.world.labelers import NOISE

@@ -1,7 +1,7 @@
 """Tables and dot plots of an experiment: means over seeds ± standard deviations.
 
-    python experiments/plot.py table FOLDER MODELS KEY...     prints Markdown, a row per run
-    python experiments/plot.py points FOLDER MODELS KEY...    draws docs/<folder>.svg as well
+    python -m experiments.plot table FOLDER MODELS KEY...     prints Markdown, a row per run
+    python -m experiments.plot points FOLDER MODELS KEY...    draws docs/<folder>.svg as well
 
 FOLDER holds seed-0/RUN/, seed-1/RUN/, ...; MODELS are names in results.json, separated by commas
 (sft,ppo,dpo; rm is the reward model). A KEY is something that eval.py measured of them. Two kinds
@@ -122,25 +122,24 @@ def points(folder, models, *keys):
     tables = table(folder, models, *keys)
     runs = find_runs(folder)
     names = list(runs)
+    all_paths = [path for paths in runs.values() for path in paths]
     figure, axes = make_axes(len(keys), 3.0, 1.3 + 0.3 * len(names))
     for i, (axis, key) in enumerate(zip(axes[0], keys)):
         for j, (model, rows) in enumerate(tables.items()):
-            for run, cells in rows.items():
-                if cells[i]:
-                    mean, spread = cells[i]
-                    axis.errorbar(mean, names.index(run) + 0.2 * j, xerr=spread, fmt="o",
-                                  capsize=3, color=COLOURS.get(model, "black"))
-        sft = average([path for paths in runs.values() for path in paths], "sft", key)
+            shown = [run for run in rows if rows[run][i]]
+            axis.errorbar([rows[run][i][0] for run in shown],
+                          [names.index(run) + 0.2 * j for run in shown],
+                          xerr=[rows[run][i][1] for run in shown], fmt="o", capsize=3,
+                          color=COLOURS.get(model, "black"), label=NAMES.get(model, model))
+        sft = average(all_paths, "sft", key)
         if sft and models != "rm":
             axis.axvline(sft[0], color=COLOURS["sft"], linestyle="--", linewidth=1)
         axis.set_yticks(range(len(names)), names if i == 0 else [""] * len(names))
         axis.set_title(key.replace("_", " "))
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.grid(axis="x", alpha=0.3)
-    coloured = [f"{NAMES.get(model, model)} {'above' if j == 0 else 'below'}"
-                for j, model in enumerate(tables)]
-    title = coloured[0].split(" above")[0] if len(coloured) == 1 else ", ".join(coloured)
-    figure.suptitle(f"{title}; dashed: SFT; mean and standard deviation over seeds", fontsize=10)
+    axes[0][-1].legend(fontsize=9)
+    figure.suptitle("dashed: SFT; mean and standard deviation over seeds", fontsize=10)
     save(figure, Path(folder).name)
 
 

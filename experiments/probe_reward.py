@@ -1,6 +1,6 @@
 """What does a reward model prefer to the careful answer, and what does it pay for length?
 
-    python experiments/probe_reward.py FOLDER     of the runs of sycophancy.sh, honesty.sh, length.sh
+    python -m experiments.probe_reward FOLDER     of the runs of sycophancy.sh, honesty.sh, length.sh
 
 affirming    share of false premises of which the affirming answer scores higher
 inventing    share of unknown things about which an invention scores higher
@@ -9,9 +9,7 @@ length       what the score adds for e times as many words, at equal true utilit
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 

@@ -13,9 +13,9 @@ if begin one sft.pt comparisons.jsonl; then
     py eval.py $small
 fi
 for how in mean worst variance; do
-    begin $how sft.pt || continue
+    begin $how sft.pt comparisons.jsonl || continue
     cp "$OUT/seed-$SEED/one"/reward*.pt "$run/"
-    py experiments/other_reward.py --reward $how --beta 0.02
+    py experiments.other_reward --reward $how --beta 0.02
     py eval.py $small
 done
 points ppo score utility correct kl

@@ -6,7 +6,7 @@ source "$(dirname "$0")/common.sh"
 
 low_beta() {    # low_beta RUN FOLDER   with the reward model in FOLDER
     begin "$1-low-beta" sft.pt || return 0
-    cp "$2/reward.pt" "$run/"
+    cp "$2/reward.pt" "$2/comparisons.jsonl" "$run/"
     py ppo.py --beta 0.02 --lr 4e-4
     py eval.py $small
 }

@@ -1,6 +1,6 @@
 """Every pair of a ranking as a comparison of its own, against the paper's advice (section 3.5).
 
-    python experiments/shuffled.py out/comparisons.jsonl out/pairs.jsonl
+    python -m experiments.shuffled out/comparisons.jsonl out/pairs.jsonl
 """
 
 import itertools

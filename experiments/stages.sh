@@ -11,7 +11,7 @@ measure_as_ppo() {      # measure_as_ppo CHECKPOINT
 }
 
 as_trained
-if begin ppo-from-base base.pt reward.pt; then          # no SFT
+if begin ppo-from-base base.pt reward.pt comparisons.jsonl; then          # no SFT
     py ppo.py --init-from base
     measure_as_ppo ppo
 fi
@@ -25,7 +25,7 @@ if begin reward-from-base base.pt sft.pt comparisons.jsonl; then
     measure_as_ppo ppo
 fi
 if begin paid-by-labelers sft.pt; then                  # no reward model: a labeler rates each of
-    py experiments/other_reward.py --reward labelers    # PPO's 8,960 answers
+    py experiments.other_reward --reward labelers    # PPO's 8,960 answers
     measure_as_ppo ppo
 fi
 for n in 14000 28000; do                                # two and four times the demonstrations

@@ -7,7 +7,7 @@ source "$(dirname "$0")/common.sh"
 
 collect_and_train() {   # collect_and_train RUN FLAGS of collect.py...
     begin "$1" sft.pt || return 0
-    py experiments/collect.py --prompts 2000 "${@:2}"
+    py experiments.collect --prompts 2000 "${@:2}"
     py reward.py
     py ppo.py
     py dpo.py
@@ -17,8 +17,8 @@ collect_and_train() {   # collect_and_train RUN FLAGS of collect.py...
 for bias in 0 3 6; do collect_and_train bias-$bias --agreement-bias $bias; done
 collect_and_train bias-6-contrast --agreement-bias 6 --contrast 200
 if begin reward-utility sft.pt; then
-    py experiments/other_reward.py --reward utility
+    py experiments.other_reward --reward utility
     py eval.py --prompts 200
 fi
-"$python" experiments/probe_reward.py "$OUT"
+"$python" -m experiments.probe_reward "$OUT"
 points ppo,dpo affirms_false denies_true utility refuses

@@ -5,12 +5,12 @@ source "$(dirname "$0")/common.sh"
 
 as_trained
 for gamma in 0.3 3; do
-    begin "gamma-$gamma" sft.pt reward.pt || continue
+    begin "gamma-$gamma" sft.pt reward.pt comparisons.jsonl || continue
     py ppo.py --ptx $gamma
     py eval.py $small
 done
 for beta in 0.5 1; do
-    begin "beta-$beta" sft.pt reward.pt || continue
+    begin "beta-$beta" sft.pt reward.pt comparisons.jsonl || continue
     py ppo.py --beta $beta
     py eval.py $small
 done
