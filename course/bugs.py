@@ -3,18 +3,15 @@
     python -m course.bugs --make ../bugs           ../bugs/1 to ../bugs/10, one bug in each
     python -m course.bugs --grade ../submission    bugs.json and test_bugs.py -> points
 
-A student submits bugs.json, {"1": {"line": "ppo.py:196", "fix": "the correct line"}, ...}, and
+A student submits bugs.json, {"1": "ppo.py:196", ...}, the file and line of each bug, and
 test_bugs.py with test_bug_1 to test_bug_10; each passes on the correct program and fails on its
-bug. Line and fix earn half a point each, the test two points. --seed numbers the bugs in another
-order.
+bug. The line earns one point, the test two. --seed numbers the bugs in another order.
 """
 
-import ast
 import json
 import random
 import shutil
 import tempfile
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +38,6 @@ class Bug(NamedTuple):
     correct: str            # lines of the solved file
     wrong: str              # lines that replace them
     symptom: str
-    probe: str              # the short run of check.py that shows it
-    figures: list           # and the figures of that run to look at
     tests: list             # tests of the project that fail, "test_x.py::test_y"
 
     def source(self):
@@ -56,9 +51,7 @@ class Bug(NamedTuple):
 def read_bugs():
     bugs = []
     for file, symptom, lines in read_records("bugs.txt"):
-        probe, figures = lines["?"][0].split(": ")
-        bugs.append(Bug(file, "\n".join(lines["-"]), "\n".join(lines["+"]), symptom, probe,
-                        figures.split(", "), lines["!"]))
+        bugs.append(Bug(file, "\n".join(lines["-"]), "\n".join(lines["+"]), symptom, lines["!"]))
     return bugs
 
 
@@ -93,48 +86,22 @@ def number_bugs(seed):
     return {str(n): bug for n, bug in enumerate(bugs, 1)}
 
 
-# --- points for the line and the fix --------------------------------------------------------------
+# --- points ---------------------------------------------------------------------------------------
 
 
 def changed_lines(bug):
-    """Line numbers that count as the place of the bug: the first changed line and its neighbours,
-    because a bug may have removed a line."""
+    """Line numbers that count as the place of the bug: the wrong line and its neighbours."""
     solved, mutated = bug.solved().splitlines(), bug.source().splitlines()
     changed = next(i for i, line in enumerate(solved) if line != mutated[i])
     return range(changed, changed + 3)
 
 
-def parse(lines):
-    """-> a syntax tree as text, None if the lines are not valid Python"""
-    try:
-        return ast.dump(ast.parse("\n".join(lines)))
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return None
-
-
-def apply_fix(lines, line_number, n_replaced, fix):
-    """Puts the fix in place of n lines, with the indentation of the first one."""
-    i = line_number - 1
-    indent = lines[i][:len(lines[i]) - len(lines[i].lstrip())]
-    return lines[:i] + textwrap.indent(textwrap.dedent(fix), indent).splitlines() + \
-        lines[i + n_replaced:]
-
-
 def judge_line(bug, answer):
-    """-> points of 1, feedback. A correct fix leads to the syntax tree of the solved file."""
-    place = str(answer.get("line", ""))
-    if place not in [f"{bug.file}:{line_number}" for line_number in changed_lines(bug)]:
-        return 0, "this is not the line" if place else "no line"
-    lines, fix = bug.source().splitlines(), str(answer.get("fix", ""))[:1000]
-    solved = parse(bug.solved().splitlines())
+    """-> points of 1, feedback"""
     for line_number in changed_lines(bug):
-        for n_replaced in (0, 1):
-            if parse(apply_fix(lines, line_number, n_replaced, fix)) == solved:
-                return 1, "line and fix are correct"
-    return 0.5, "the line is correct; a fix other than ours is for a person to judge"
-
-
-# --- points for the test --------------------------------------------------------------------------
+        if answer == f"{bug.file}:{line_number}":
+            return 1, "this is the line"
+    return 0, "this is not the line"
 
 
 def run_tests(program, tests, config):
@@ -170,9 +137,7 @@ def judge_test(number, bug, test_file, folder, config):
 
 def judge(number, bug, answers, test_file, folder, config):
     """-> a row of the report"""
-    answer = answers.get(number)
-    answer = answer if isinstance(answer, dict) else {}
-    line_points, line_feedback = judge_line(bug, answer)
+    line_points, line_feedback = judge_line(bug, answers.get(number))
     test_points, test_feedback = judge_test(number, bug, test_file, folder, config)
     return f"bug {number}", line_points + test_points, 3, f"{line_feedback}; {test_feedback}"
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from course.cases import CASES, evaluate_all, find_difference
-from course.holes import HOLES, LATER, RECIPE, ROOT
+from course.holes import ROOT, choose_holes
 from course.sandbox import read_submitted, report, run_student
 from course.surgery import make_mistake, read_mistakes
 from tools.flags import check, read_flags
@@ -116,21 +116,13 @@ def grade(config, seed, holes):
     return rows
 
 
-def choose_holes(config):
-    if config.only:
-        holes = [hole for hole in HOLES if hole.name in config.only.split(",")]
-        check(holes, f"--only {config.only}: no such function; see course/holes.py")
-        return holes
-    return LATER if config.later else RECIPE
-
-
 def main():
     config = read_flags(__doc__, Config)
     check(Path(config.submission).is_dir() and config.submission, "--submission must be a folder")
     check(not config.user or os.geteuid() == 0, "--user needs root")
     torch.set_num_threads(1)
     seed = config.seed if config.seed >= 0 else secrets.randbelow(10 ** 6)
-    rows = grade(config, seed, choose_holes(config))
+    rows = grade(config, seed, choose_holes(config.only, config.later))
     report(rows, config.results, f"--seed {seed} repeats these inputs")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from course.bugs import HELD_BACK
-from course.holes import HOLES, LATER, RECIPE, ROOT
+from course.holes import LATER, RECIPE, ROOT, choose_holes
 from course.surgery import drop_functions, empty
 from tools.flags import check, read_flags
 
@@ -78,10 +78,7 @@ def main():
     folder = Path(config.to)
     check(config.to and not folder.exists(), "--to must be a new folder")
     check(not folder.resolve().is_relative_to(ROOT), "--to must be outside this project")
-    holes = LATER if config.later else RECIPE
-    if config.only:
-        holes = [hole for hole in HOLES if hole.name in config.only.split(",")]
-        check(holes, f"--only {config.only}: no such function; see course/holes.py")
+    holes = choose_holes(config.only, config.later)
     hand_out(folder, holes)
     print(f"{folder}: {len(holes)} functions, {sum(hole.points for hole in holes)} points; "
           "start with course/README.md")

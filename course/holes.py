@@ -7,6 +7,8 @@ an earlier one. handout.py, grade.py and the points follow this table.
 from pathlib import Path
 from typing import NamedTuple
 
+from tools.flags import check
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -82,6 +84,15 @@ HOLES = RECIPE + LATER
 
 def is_empty(hole, source):
     return f'raise NotImplementedError("{hole.name}")' in source
+
+
+def choose_holes(only, later):
+    """The functions of an assignment. only: names, separated by commas"""
+    if not only:
+        return LATER if later else RECIPE
+    holes = [hole for hole in HOLES if hole.name in only.split(",")]
+    check(holes, f"--only {only}: no such function; see course/holes.py")
+    return holes
 
 
 def main():

@@ -62,7 +62,7 @@ def read_records(name):
         lines = [line for line in paragraph.splitlines() if not line.startswith("#")]
         if lines:
             key, text = lines[0].split(": ", 1)
-            signed = {"-": [], "+": [], "?": [], "!": []}
+            signed = {"-": [], "+": [], "!": []}
             for line in lines[1:]:
                 signed[line[0]].append(line[2:])
             records.append((key, text, signed))
