@@ -155,7 +155,7 @@ def main():
     check(Path(flags.source).exists(), f"{flags.source} not found")
     if flags.direction == "import":
         import_gpt2(flags.source, flags.target)
-    elif flags.source.endswith(".jsonl"):
+    elif flags.source.endswith((".json", ".jsonl")):
         export_comparisons(flags.source, flags.target)
     else:
         export_model(flags.source, flags.target)
