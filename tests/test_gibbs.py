@@ -1,9 +1,9 @@
-"""Both roads lead to the same place: PPO and DPO reach policy* = ref exp(score / beta) / Z.
+"""PPO and DPO reach the same optimum, policy* = ref exp(score / beta) / Z.
 
-The policy is a table of logits: three words and an eos, answers of at most three tokens, so 40 in
-all, and every expectation is a sum. Scores are multiples of log 2, so that the preferences of
-Bradley and Terry are fractions: among answers worth 1, 2, 4, 8 the better one of a pair wins 2 : 1,
-4 : 1 or 8 : 1, and 45 comparisons a pair hold them exactly. Distances are KL in nats.
+The policy is a table of logits over three words and an eos. Answers have at most three tokens, so
+there are 40 and every expectation is a sum. Scores are multiples of log 2, so that Bradley-Terry
+preferences are fractions: the better answer of a pair wins 2 : 1, 4 : 1 or 8 : 1, and 45 labels per
+pair have exactly these odds. Distances are KL in nats.
 """
 
 import itertools
@@ -24,13 +24,13 @@ from ppo import gae, policy_loss, shaped_rewards, value_loss, whiten
 EOS, BETA = 3, 0.5
 ANSWERS = [list(y) for n in (1, 2, 3) for y in itertools.product(range(4), repeat=n)
            if EOS not in y[:-1] and (y[-1] == EOS or n == 3)]
-TOKENS, MASK = collate([([0], answer) for answer in ANSWERS])         # (40, 4); 0 is a word and PAD
-WORTH = tensor([7 * i % 4 for i in range(len(ANSWERS))])              # of an answer, in doublings
-SCORE = WORTH * math.log(2)
+TOKENS, MASK = collate([([0], answer) for answer in ANSWERS])   # (40, 4); 0 is a word and padding
+DOUBLINGS = tensor([7 * i % 4 for i in range(len(ANSWERS))])
+SCORE = DOUBLINGS * math.log(2)
 
 
 class Table(nn.Module):
-    """A row of logits for each text an answer may begin with: none, 4 of one token, 16 of two."""
+    """A row of logits for each prefix of an answer: the empty one, 4 of one token, 16 of two."""
 
     def __init__(self, width, spread=0.0):
         super().__init__()
@@ -38,7 +38,7 @@ class Table(nn.Module):
         self.rows = nn.Parameter(spread * torch.randn(21, width))
 
     def forward(self, tokens):
-        """(B, 4) -> (B, 4, width); nothing follows the last token, so its row is any."""
+        """(B, 4) -> (B, 4, width). Nothing follows the last token, so its row is arbitrary."""
         first, second = tokens[:, 1], tokens[:, 2]
         rows = 0 * first, 1 + first, 5 + 4 * first + second, 0 * first
         return self.rows[torch.stack(rows, dim=1)]
@@ -60,42 +60,43 @@ def kl(logp, other):
 
 
 def objective(logp):
-    """E[score] - beta KL(policy || ref), over every answer there is."""
+    """E[score] - beta KL(policy || ref), over all answers"""
     return (logp.exp() * SCORE).sum().item() - BETA * kl(logp, REF_LOGP)
 
 
 @cache
 def ppo(beta=BETA, iterations=200, white=False):
-    """Answers y ~ policy, one update a rollout. -> policy, its objective on the way"""
-    policy, value_fn, path = Table(4), Table(1), []
+    """y ~ policy, one update per rollout. -> policy, its objective before every update"""
+    policy, value_fn, objectives = Table(4), Table(1), []
     policy.load_state_dict(REF.state_dict())
     optimizer = torch.optim.Adam([*policy.parameters(), *value_fn.parameters()])
     for iteration in range(iterations):
-        path.append(objective(logprobs(policy)))
-        drawn = torch.multinomial(logprobs(policy).exp(), 512, replacement=True)
-        tokens, mask = TOKENS[drawn], MASK[drawn, 1:]
+        objectives.append(objective(logprobs(policy)))
+        rows = torch.multinomial(logprobs(policy).exp(), 512, replacement=True)
+        tokens, mask = TOKENS[rows], MASK[rows, 1:]
         with torch.no_grad():
-            old_logp, ref_logp = (token_logprobs(net(tokens), tokens) for net in (policy, REF))
+            old_logp = token_logprobs(policy(tokens), tokens)
+            ref_logp = token_logprobs(REF(tokens), tokens)
             value = value_fn(tokens)[:, :-1, 0]
-        rewards = shaped_rewards(SCORE[drawn], old_logp, ref_logp, mask, beta)
+        rewards = shaped_rewards(SCORE[rows], old_logp, ref_logp, mask, beta)
         adv, ret = gae(rewards, value, mask, gamma=1.0, lam=0.95)
         adv = whiten(adv, mask) if white else adv
         logp = token_logprobs(policy(tokens), tokens)
         loss, _ = policy_loss(logp, old_logp, adv, mask, clip=0.2)
-        loss = loss + value_loss(value_fn(tokens)[:, :-1, 0], value, ret, mask, clip=None)
+        loss = loss + value_loss(value_fn(tokens)[:, :-1, 0], value, ret, mask, clip=math.inf)
         loss.backward()
         optimizer.param_groups[0]["lr"] = 0.1 * (1 - iteration / iterations)
         optimizer.step()
         optimizer.zero_grad()
-    return policy, path
+    return policy, objectives
 
 
 @cache
 def dpo():
-    """Every pair of answers 45 times, each chosen as often as Bradley and Terry say. -> policy"""
+    """Every pair of answers 45 times, with Bradley-Terry labels. -> policy"""
     chosen, rejected = [], []
     for i, j in itertools.combinations(range(len(ANSWERS)), 2):
-        odds = 2.0 ** (WORTH[i] - WORTH[j]).item()                    # of i over j
+        odds = 2.0 ** (DOUBLINGS[i] - DOUBLINGS[j]).item()
         wins = round(45 * odds / (1 + odds))
         chosen += wins * [i] + (45 - wins) * [j]
         rejected += wins * [j] + (45 - wins) * [i]
@@ -113,7 +114,7 @@ def dpo():
     return policy
 
 
-def test_the_answers_are_all_there_are():
+def test_the_answers_are_all_that_the_policy_can_give():
     assert len(ANSWERS) == 1 + 3 + 9 + 27
     assert REF_LOGP.exp().sum().item() == approx(1, abs=1e-5)
 
@@ -123,7 +124,7 @@ def test_the_reference_is_far_from_the_optimum():
     assert objective(REF_LOGP) < BETA * LOG_Z - 0.3
 
 
-@pytest.mark.parametrize("white", [False, True], ids=["plain", "whitened"])
+@pytest.mark.parametrize("white", [False, True])
 def test_ppo_reaches_the_optimum(white):
     policy, _ = ppo(white=white)
     assert kl(logprobs(policy), OPTIMUM) < 1e-3
@@ -133,19 +134,20 @@ def test_dpo_reaches_the_optimum():
     assert kl(logprobs(dpo()), OPTIMUM) < 1e-3
 
 
-def test_no_policy_on_the_way_beats_beta_log_z():
-    _, path = ppo()
-    assert max(path) < BETA * LOG_Z + 1e-5
-    assert path[-1] > BETA * LOG_Z - 1e-3
+def test_the_objective_approaches_its_bound_beta_log_z():
+    _, objectives = ppo()
+    assert max(objectives) < BETA * LOG_Z + 1e-5
+    assert objectives[-1] > BETA * LOG_Z - 1e-3
 
 
-def test_whatever_dpo_answers_earns_beta_log_z_under_the_rewards_of_ppo():
-    """score - beta log(policy* / ref) is the same for every answer: nothing is left to gain."""
-    logp, ref_logp = (token_logprobs(net(TOKENS), TOKENS).detach() for net in (dpo(), REF))
-    earned = shaped_rewards(SCORE, logp, ref_logp, MASK[:, 1:], BETA).sum(dim=1)
-    assert_close(earned, (BETA * LOG_Z).expand(40), atol=0.05, rtol=0)
+def test_every_answer_of_the_dpo_policy_has_the_same_shaped_reward_beta_log_z():
+    """score - beta log(policy* / ref) does not depend on the answer."""
+    logp = token_logprobs(dpo()(TOKENS), TOKENS).detach()
+    ref_logp = token_logprobs(REF(TOKENS), TOKENS)
+    rewards = shaped_rewards(SCORE, logp, ref_logp, MASK[:, 1:], BETA).sum(dim=1)
+    assert_close(rewards, (BETA * LOG_Z).expand(40), atol=0.05, rtol=0)
 
 
-def test_a_higher_beta_ends_nearer_to_the_reference():
-    tight, loose = (kl(logprobs(ppo(beta, 60)[0]), REF_LOGP) for beta in (2.0, 0.5))
-    assert 0 < tight < loose / 3
+def test_a_higher_beta_ends_closer_to_the_reference():
+    kl_of_beta = {beta: kl(logprobs(ppo(beta, 60)[0]), REF_LOGP) for beta in (0.5, 2.0)}
+    assert 0 < kl_of_beta[2.0] < kl_of_beta[0.5] / 3
