@@ -37,15 +37,16 @@ class Config(Flags):
     k: int = 0                     # answers per prompt, 0: 4 to 9, before equal ones are removed
     max_new_tokens: int = 48       # longest response
     me: bool = False               # rank 20 pairs at the keyboard
-    length_bias: float = 0.15      # what labelers add for e times as many words, in utility
+    length_bias: float = 0.15      # what labelers add to the true utility for e times as many words
     agreement_bias: float = 0.3    # what they add if an answer affirms a false premise
     confidence_bias: float = 0.0   # what they add if an answer invents a fact
     doubt_bias: float = 0.0        # what they add for "I do not know"
 
 
 def collect(config, model, tokenizer, prompts, labelers, split):
-    """Yields records of comparisons.jsonl."""
+    """Yields records of comparisons.jsonl (format: data/comparisons.py)."""
     rng = random.Random(f"collect {split} {config.seed}")
+    # what is only measured has random numbers of its own, and labelers with the default biases
     measuring_rng = random.Random(f"measure {config.seed}")
     heldout_labelers = make_labelers("held-out")
     texts, counts = [], []
@@ -53,8 +54,10 @@ def collect(config, model, tokenizer, prompts, labelers, split):
         K = config.k or rng.randint(4, 9)
         texts += [prompt.text] * (K - 1)
         counts.append(K)
-    samples = iter(respond(model, tokenizer, texts, config.max_new_tokens,              # 1 sample
+    # 1 sample
+    samples = iter(respond(model, tokenizer, texts, config.max_new_tokens,
                            title=f"compare, {split}"))
+    # 2 rank
     for prompt, K in zip(prompts, counts):
         # differs from the paper: one of the K answers is a labeler's demonstration
         responses = [encode_response(tokenizer, demonstrate(rng, prompt))]
@@ -69,10 +72,10 @@ def collect(config, model, tokenizer, prompts, labelers, split):
             answers.append((tokenizer.decode(response), response[-1] == tokenizer.eos))
         labeler = rng.choice(labelers)
         record = dict(prompt=prompt.text, responses=[text for text, _ in answers], ids=responses,
-                      ranking=labeler.rank(prompt, answers, rng),                       # 2 rank
-                      labeler=labeler.name, split=split)
+                      ranking=labeler.rank(prompt, answers, rng), labeler=labeler.name,
+                      split=split)
         if split == "valid":                                 # only for measuring
-            second = measuring_rng.choice(labelers)
+            second = measuring_rng.choice([other for other in labelers if other is not labeler])
             third, fourth = measuring_rng.sample(heldout_labelers, 2)
             record["second_ranking"] = second.rank(prompt, answers, measuring_rng)
             record["heldout_rankings"] = [third.rank(prompt, answers, measuring_rng),
@@ -106,6 +109,7 @@ def collect_from_labelers(config, model, tokenizer):
     valid = [record for record in records if record["split"] == "valid"]
     agreement = rank_agreement([(record["ranking"], record["second_ranking"]) for record in valid])
     seconds = time.time() - start_time
+    # step -1 marks the last line of a log, as in tools/training.py
     with atomic_write(Path(config.out) / "metrics" / "compare.jsonl") as file:
         file.write(json.dumps(dict(step=-1, agreement=agreement, seconds=seconds)) + "\n")
     print(f"{path}: {len(records):,} rankings; two labelers agree on {agreement:.1%} of pairs, "
@@ -114,8 +118,10 @@ def collect_from_labelers(config, model, tokenizer):
 
 def main():
     config = read_flags(__doc__, Config)
-    check(config.k != 1, "--k 1: a ranking needs at least 2 answers (0 draws 4 to 9)")
-    model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", setup(config))
+    check(config.k == 0 or config.k >= 2, f"--k {config.k}: a ranking needs at least 2 answers "
+          "(0 draws 4 to 9)")
+    device = setup(config)
+    model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     if config.me:
         label_by_hand(config, model, tokenizer)
     else:

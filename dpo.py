@@ -54,7 +54,8 @@ def dpo_loss(pi_w, pi_l, ref_w, ref_l, beta):
     """DPO eq. 7, mean over pairs. Four log-probs of whole responses, of one shape
     -> loss (), stats {name: ()}"""
     assert pi_w.shape == pi_l.shape == ref_w.shape == ref_l.shape
-    reward_w = beta * (pi_w - ref_w)                    # the implicit rewards (DPO eq. 5)
+    # the implicit rewards (DPO eq. 5), without beta log Z(x), which cancels in the margin
+    reward_w = beta * (pi_w - ref_w)
     reward_l = beta * (pi_l - ref_l)
     margin = reward_w - reward_l
     loss = -F.logsigmoid(margin).mean()
@@ -75,18 +76,18 @@ def logprob_all(model, examples, device):
 def main():
     config = read_flags(__doc__, Config)
     device = setup(config)
-    model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+    policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     train, valid = read_comparisons(config.comparisons or f"{config.out}/comparisons.jsonl",
-                                    tokenizer, model.config.block_size)
-    # the reference is the model before training; its log-probs are computed once
-    train_ref = split_by_prompt(logprob_all(model, flatten(train), device), train)
-    valid_ref = logprob_all(model, flatten(valid), device)
+                                    tokenizer, policy.config.block_size)
+    # the reference is the policy before training; its log-probs are computed once
+    train_ref = split_by_prompt(logprob_all(policy, flatten(train), device), train)
+    valid_ref = logprob_all(policy, flatten(valid), device)
     watched_prompts = []
     if not config.comparisons:
         watched_prompts = read_prompts(200, "valid", config.seed)
 
     # differs from the paper: Adam; the DPO paper used RMSprop
-    adam = make_adam(model.parameters(), config.lr)
+    adam = make_adam(policy.parameters(), config.lr)
     # differs from the paper: every prompt has the same weight, as in InstructGPT's eq. 1; in the
     # DPO paper every pair does
     batches = []
@@ -94,30 +95,30 @@ def main():
         batches += batch_comparisons(train, config.batch)
     n_steps = len(batches)
 
-    run = Run(config, "dpo", n_steps, model=model, adam=adam)
+    run = Run(config, "dpo", n_steps, policy=policy, adam=adam)
     for step in range(run.first_step, n_steps):
         rows = batches[step]
         tokens, mask = collate(flatten([train[i] for i in rows]), device)               # (B K, T)
-        pi = sequence_logprob(model, tokens, mask).view(len(rows), -1)                  # (B, K)
-        ref = torch.stack([train_ref[i] for i in rows])                                 # (B, K)
-        better, worse = pair_indices(pi.shape[1])
-        loss, stats = dpo_loss(pi[:, better], pi[:, worse], ref[:, better], ref[:, worse],
-                               config.beta)
+        logp = sequence_logprob(policy, tokens, mask).view(len(rows), -1)               # (B, K)
+        ref_logp = torch.stack([train_ref[i] for i in rows])                            # (B, K)
+        better, worse = pair_indices(logp.shape[1])
+        loss, stats = dpo_loss(logp[:, better], logp[:, worse],
+                               ref_logp[:, better], ref_logp[:, worse], config.beta)
         loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        # differs from the paper: 20 steps of warm-up, then linear decay to 0; there 150, constant
+        grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        # differs from the paper: linear decay to 0 and 20 steps of warm-up; there 150, constant
         scale_lr(adam, min(1, (step + 1) / 20) * (1 - step / n_steps))
         adam.step()
         adam.zero_grad()
         if step % 50 == 49:
-            stats |= watch(model, tokenizer, watched_prompts, config.max_new_tokens, config.seed)
+            stats |= watch(policy, tokenizer, watched_prompts, config.max_new_tokens, config.seed)
         run.log(step, loss=loss, grad_norm=grad_norm, **stats)
         if step % 100 == 99:
             run.save(step)
 
-    implicit_rewards = config.beta * (logprob_all(model, flatten(valid), device) - valid_ref)
-    run.finish(model, tokenizer, accuracy=label_accuracy(split_by_prompt(implicit_rewards, valid)),
-               **watch(model, tokenizer, watched_prompts, config.max_new_tokens, config.seed))
+    implicit_rewards = config.beta * (logprob_all(policy, flatten(valid), device) - valid_ref)
+    run.finish(policy, tokenizer, accuracy=label_accuracy(split_by_prompt(implicit_rewards, valid)),
+               **watch(policy, tokenizer, watched_prompts, config.max_new_tokens, config.seed))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Responses to many prompts, as token ids or as text; chat.py, compare.py and eval.py use it."""
+"""Responses to any number of prompts, given as token ids or as text."""
 
 import torch
 from tqdm import tqdm
@@ -33,8 +33,9 @@ def respond(model, tokenizer, texts, max_new_tokens, temperature=1.0, title=None
 
 
 def watch(model, tokenizer, prompts, max_new_tokens, seed):
-    """For the training log: mean true utility and share of correct answers at temperature 1, with
-    random numbers of its own. -> dict(utility, correct), empty if there are no prompts"""
+    """For the training log: mean true utility and share of correct answers at temperature 1
+    (data/world/utility.py), with random numbers of its own; shows the first answer.
+    -> dict(utility, correct), empty if there are no prompts"""
     if not prompts:
         return {}
     with torch.random.fork_rng():

@@ -1,13 +1,17 @@
 """The policy pi(y | x): a small GPT, its log-probabilities, and sampling from it.
 
-The network is GPT-2 (Radford et al., 2019), whose architecture InstructGPT uses: pre-norm blocks,
-learned positions, tanh GELU, tied embeddings, and GPT-2's parameter names.
+The network is GPT-2's (Radford et al., 2019), with its parameter names: pre-norm blocks, learned
+positions, tanh GELU, tied embeddings. InstructGPT's is GPT-3's: the same, but for sparse attention
+in every other layer.
 
 Notation: x is a prompt and y a response, both token ids. B batch, T tokens, C channels, H heads,
-D head size, V vocabulary, K responses per prompt, N pairs. A batch is `(tokens, mask)`, both
-(B, T), right-padded. mask[b, t] is 1 if the loss is taken over tokens[b, t]: on a response with its
-end-of-text token `eos`, or on all of a pretraining document; and 0 on prompts and padding.
-Attention is causal, so right padding needs no attention mask.
+D head size, L layers, V vocabulary, K responses per prompt, N any number of sequences; () is the
+shape of a scalar. A batch is `(tokens, mask)`, both (B, T), right-padded. mask[b, t] is 1 if the
+loss is taken over tokens[b, t]: on a response with its end-of-text token `eos`, or on all of a
+pretraining document; and 0 on prompts and padding. Attention is causal, so right padding needs no
+attention mask.
+
+In all files "the paper" is InstructGPT (arXiv 2203.02155), unless another is named.
 """
 
 import math
@@ -25,7 +29,7 @@ class GPTConfig:
     vocab_size: int
     block_size: int = 128
     n_layer: int = 4
-    n_head: int = 3                # differs from the paper: heads of 32 channels; GPT-2's have 64
+    n_head: int = 3                # differs from the paper: heads of 32 channels, there 64 to 128
     n_embd: int = 96
     dropout: float = 0.0
 
@@ -42,7 +46,10 @@ class Attention(nn.Module):
 
     def forward(self, x, cache=None, start=0):
         """softmax(q k^T / sqrt(D) + causal mask) v.  (B, T, C) -> (B, T, C)
-        cache and start: see GPT.hidden; cache is (keys, values), each (B, H, max length, D)."""
+
+        cache = (keys, values), each (B, H, max length, D), holds the positions before `start`; the
+        new ones are written into it. None in training, where start is 0.
+        """
         B, T, C = x.shape
         stop = start + T
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
@@ -114,7 +121,7 @@ class GPT(nn.Module):
                 nn.init.normal_(p, std=0.8 / math.sqrt(C))
                 p.data.div_(math.sqrt(2 * L))
         # differs from the paper: position embeddings are initialised to sinusoids with periods from
-        # 2 pi to 2 pi T tokens, so that copying emerges sooner
+        # 2 pi to almost 2 pi T tokens, so that copying emerges sooner
         angle = torch.arange(T)[:, None] * torch.exp(-math.log(T) * torch.arange(0, C, 2) / C)
         sinusoids = torch.stack((angle.sin(), angle.cos()), dim=-1).view(T, C)
         self.transformer.wpe.weight.data.copy_(0.1 * sinusoids)
@@ -133,7 +140,7 @@ class GPT(nn.Module):
         if cache is None:
             cache = [None] * len(net.h)
         x = net.drop(net.wte(tokens) + net.wpe.weight[start:stop])
-        # the final layer norm, the heads and everything after them stay in float32
+        # the final layer norm, the heads and all that follows stay in float32
         with torch.autocast(x.device.type, self.block_dtype,
                             enabled=self.block_dtype != torch.float32):
             for block, layer_cache in zip(net.h, cache):
@@ -157,7 +164,8 @@ def token_logprobs(logits, tokens):
     assert logits.shape[:2] == tokens.shape, (
         f"logits {tuple(logits.shape)} for tokens {tuple(tokens.shape)}")
     logp = logits[:, :-1].float().log_softmax(dim=-1)                       # (B, T-1, V)
-    return logp.gather(-1, tokens[:, 1:, None]).squeeze(-1)     # the shift by one happens here only
+    # the shift by one: what is used with the result is mask[:, 1:], values[:, :-1]
+    return logp.gather(-1, tokens[:, 1:, None]).squeeze(-1)
 
 
 def masked_mean(x, mask):
@@ -207,8 +215,10 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None):
         start = t
         if finished.all():
             break
-        if finished[rows].float().mean() > 0.2:              # smaller batches from here on, worth
-            unfinished = ~finished[rows]                     # the copy of the cache
+        # once a fifth of the rows are finished, continue with the others in a smaller cache;
+        # tokens, mask and finished keep all B rows
+        if finished[rows].float().mean() > 0.2:
+            unfinished = ~finished[rows]
             rows, cache = rows[unfinished], cache[:, :, unfinished]
     T = int(last_index(mask).max()) + 1
     return tokens[:, :T], mask[:, :T]

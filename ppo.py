@@ -4,6 +4,10 @@ The objective (InstructGPT, arXiv 2203.02155, eq. 2; `ptx` is the paper's gamma)
 
     E[ r(x, y) - beta log(policy(y|x) / ref(y|x)) ] + ptx E[ log policy(text) ]
 
+The KL is a sum over tokens, so this is the expected sum of one reward per token (step 3 below). PPO
+raises the probability of actions after which more reward came than the value function expected
+(step 4), in small steps (step 5).
+
 Five models take part:
 
     policy          initialised from SFT                  trained
@@ -67,7 +71,7 @@ class Config(TrainingFlags):
     ema: float = 0.95              # decay of the averaged weights; paper 0.992
 
 
-# --- 3 rewards ------------------------------------------------------------------------------------
+# --- step 3: rewards ------------------------------------------------------------------------------
 # Action t is the choice of tokens[:, t+1], so everything about actions has one column less:
 #
 #     tokens                  x0   x1   y0   y1   eos  pad     (B, T)
@@ -87,13 +91,13 @@ def shaped_rewards(score, logp, ref_logp, mask, beta):
     return reward
 
 
-# --- 4 advantages ---------------------------------------------------------------------------------
+# --- step 4: advantages ---------------------------------------------------------------------------
 
 
 def gae(reward, value, mask, gamma, lam):
     """Generalised advantage estimation (arXiv 1506.02438, eq. 16).  Three (B, T-1) -> two (B, T-1)
 
-        A_t = delta_t + gamma lam A_{t+1}
+        A_t = sum over l of (gamma lam)^l delta_{t+l} = delta_t + gamma lam A_{t+1}
         delta_t = r_t + gamma V_{t+1} - V_t,    V = 0 after the last action
         return_t = A_t + V_t
     """
@@ -117,7 +121,7 @@ def whiten(x, mask):
     return (x - mean) * torch.rsqrt(variance + 1e-8) * mask
 
 
-# --- 5 losses -------------------------------------------------------------------------------------
+# --- losses of step 5 -----------------------------------------------------------------------------
 
 
 def policy_loss(logp, old_logp, adv, mask, clip):
@@ -145,7 +149,7 @@ def value_loss(value, old_value, ret, mask, clip):
     return 0.5 * masked_mean(error, mask)
 
 
-# --- 1 to 4: one batch of episodes ----------------------------------------------------------------
+# --- steps 1 to 4: one batch of episodes ----------------------------------------------------------
 
 
 class Rollout(NamedTuple):
@@ -166,7 +170,7 @@ def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
     tokens, response_mask = sample(policy, prompts, config.max_new_tokens, eos=eos)
     mask = response_mask[:, 1:]
 
-    # 2 score
+    # 2 score; only score_fn needs the mask
     def evaluate(fn):
         return in_length_batches(fn, tokens, response_mask)
     logprobs = evaluate(lambda tokens, _: token_logprobs(policy(tokens), tokens))
@@ -189,8 +193,9 @@ def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
 
 
 def describe(scores, ended, logprobs, ref_logprobs, values, returns, mask):
-    """For the log. Two estimates of KL(policy || ref) per response, as y ~ policy: kl, the mean of
-    the log-ratio, and kl3, Schulman's k3, which has less variance and is never negative."""
+    """For the log. score includes missing_eos_score. Since y ~ policy, kl and kl3 both estimate
+    KL(policy || ref) per response: the mean of the log-ratio, and Schulman's k3, which is never
+    negative and has less variance as long as the policies are close."""
     log_ratio = (logprobs - ref_logprobs) * mask
     k3 = torch.exp(-log_ratio) - 1 + log_ratio
     return_variance = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
@@ -201,7 +206,7 @@ def describe(scores, ended, logprobs, ref_logprobs, values, returns, mask):
                 explained_variance=1 - value_error / return_variance.clamp(min=1e-8))
 
 
-# --- 5 update -------------------------------------------------------------------------------------
+# --- step 5: update -------------------------------------------------------------------------------
 
 
 def update_policy(config, policy, optimizer, minibatch, text):
@@ -254,9 +259,10 @@ def train(config, policy, value_fn, score_fn, tokenizer, device):
     T = policy.config.block_size
     texts = [prompt.text for prompt in read_prompts(config.prompts, "train", config.seed)]
     prompts = encode_prompts(tokenizer, texts, T - config.max_new_tokens)
-    watched_prompts, text = [], None
+    watched_prompts = []
     if is_small_world(config.prompts):
         watched_prompts = read_prompts(200, "valid", config.seed)
+    text = None                                                                      # without ptx
     if config.ptx:
         documents = pack(tokenizer, read_documents(config.documents, config.seed)).to(device)
 
@@ -273,6 +279,7 @@ def train(config, policy, value_fn, score_fn, tokenizer, device):
             if config.ptx:
                 # differs from the paper: one context of text per two episodes; there 8 per episode
                 text, _ = sample_windows(documents, (len(rows) + 1) // 2, T)
+            # the log keeps what the last minibatch reports, from which policy has moved furthest
             metrics |= update_policy(config, policy, policy_adam, minibatch, text)
             metrics |= update_value_fn(config, value_fn, value_adam, minibatch)
             update_average(average, policy, config.ema)

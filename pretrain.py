@@ -2,6 +2,9 @@
 
     loss = mean over tokens of -log pi(x_t | x_<t)
 
+The documents describe a small made-up world (data/world/). Since its facts are known, the true
+utility of any answer can be computed; evaluation uses it, training never does.
+
     python pretrain.py       documents -> out/base.pt
 
 To train on a text of your own, see --documents and docs/using.md.
@@ -28,7 +31,7 @@ class Config(TrainingFlags):
     n_layer: int = 4               # blocks
     n_head: int = 3                # attention heads
     n_embd: int = 96               # channels
-    dropout: float = 0.0           # kept for SFT; paper 0.2 for its SFT baseline
+    dropout: float = 0.0           # of all stages up to SFT; paper 0.2 for its SFT baseline
     documents: int | str = 12000   # documents of the small world, or a text file
     steps: int = 2600              # optimizer steps
     batch: int = 16                # windows per step
@@ -44,14 +47,14 @@ def lm_loss(logits, tokens, mask):
 
 def measure_loss(model, tokens, mask):
     """lm_loss of a held-out set of any size.  (N, T), (N, T) -> ()"""
-    def logprobs(batch, batch_mask):
-        return token_logprobs(model(batch), batch)
+    def logprobs(tokens, _):                                 # does not need the mask
+        return token_logprobs(model(tokens), tokens)
     return -masked_mean(in_length_batches(logprobs, tokens, mask), mask[:, 1:])
 
 
 def trapezoid(progress):
-    """Factor of the learning rate: warm-up over the first 4 % of the steps, constant, linear decay
-    to 0 over the second half."""
+    """Factor of the learning rate: warm-up from 0.02 over the first 4 % of the steps, constant,
+    linear decay to 0 over the second half."""
     return min(1, 0.02 + progress / 0.04, (1 - progress) / 0.5)
 
 

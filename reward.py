@@ -51,6 +51,7 @@ class RewardModel(nn.Module):
         super().__init__()
         self.gpt = gpt
         self.head = nn.Linear(gpt.config.n_embd, 1)
+        # all scores start at 0; the first step moves only the head
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -66,7 +67,7 @@ def score(per_token, mask):
 
 
 def preference_loss(score_w, score_l):
-    """-log sigmoid(r_w - r_l), the Bradley-Terry likelihood, mean over pairs (eq. 1).
+    """-log sigmoid(r_w - r_l), the negative Bradley-Terry log-likelihood, mean over pairs (eq. 1).
     Two tensors of one shape -> ()"""
     return -F.logsigmoid(score_w - score_l).mean()
 
@@ -77,7 +78,8 @@ def pair_indices(K):
 
 
 def ranking_loss(scores):
-    """Eq. 1: mean over all C(K,2) pairs of each prompt.  (B, K), best first -> ()"""
+    """Eq. 1: mean over all C(K,2) pairs of each prompt, then over prompts; a plain mean, since all
+    have the same K.  (B, K), best first -> ()"""
     better, worse = pair_indices(scores.shape[1])
     return preference_loss(scores[:, better], scores[:, worse])
 

@@ -25,24 +25,27 @@ from tools.optimizers import cosine, make_adam, scale_lr
 from tools.training import Run
 
 
-# differs from the paper: one SFT model; there two, a baseline of 16 epochs, and the one of two
-# epochs with pretraining text mixed in that initialises PPO (appendix C.3), which is this one
+# differs from the paper, which has two SFT models: a baseline (16 epochs), and one that initialises
+# PPO (2 epochs, pretraining text mixed in, appendix C.3). Here the second one has both roles
 @dataclass(frozen=True)
 class Config(TrainingFlags):
     init_from: str = "base"        # checkpoint in --out to start from
     demonstrations: int | str = 8000       # of the small world, or a file; paper 12,725
     documents: int | str = 12000   # pretraining text to mix in
-    mix_every: int = 10            # batches of demonstrations per batch of documents; paper 10
+    mix_every: int = 10            # batches of demonstrations per batch of documents; paper: 10 %
     epochs: int = 2                # paper 2 for the model that PPO starts from
     batch: int = 32                # sequences per step; paper 32
     lr: float = 1e-3               # peak learning rate (Adam); paper 2.45e-6 to 1.04e-5
+
+
+N_HELDOUT = 300                    # demonstrations of the small world to measure the loss on
 
 
 def load_examples(config, split, tokenizer, block_size):
     """Demonstrations -> [(prompt ids, response ids)]"""
     source = config.demonstrations
     if split == "valid" and is_small_world(source):
-        source = 300
+        source = N_HELDOUT
     examples = []
     for prompt, answer in read_demonstrations(source, split, config.seed):
         examples.append(encode_example(tokenizer, prompt.text, answer))

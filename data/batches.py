@@ -126,10 +126,10 @@ def shuffled(batches):
 
 
 def in_length_batches(fn, tokens, mask, batch_size=128):
-    """fn(tokens, mask) over many rows, without gradients: sort them by length, call fn on batches
+    """fn(tokens, mask) of many rows, without gradients: sort them by length, call fn on batches
     cut to their longest row, put the results back in order. fn returns a value per row (b,), per
     token (b, t) or per action (b, t-1).
-    -> the same for all rows: (B,), (B, T) or (B, T-1), 0 on padding"""
+    -> the same for all rows, (B,), (B, T) or (B, T-1); on padding anything"""
     lengths = last_index(mask) + 1
     order = lengths.argsort(stable=True)
     outputs = []

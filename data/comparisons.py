@@ -107,7 +107,8 @@ def split_by_prompt(values, comparisons):
 
 def pair_accuracy(predicted, target):
     """Share of the pairs of responses to a prompt that `predicted` orders as `target` does; a tie
-    in `predicted` counts 1/2. Both: for each prompt a list of values, higher is better."""
+    in `predicted` counts 1/2, a pair tied in `target` does not count. Both hold for each prompt a
+    list of values, higher is better. 1/2 if there are no pairs."""
     correct = total = 0
     for p, t in zip(predicted, target):
         for i, j in itertools.permutations(range(len(t)), 2):
@@ -122,7 +123,7 @@ def pair_accuracy(predicted, target):
 
 def label_accuracy(predicted):
     """pair_accuracy with the labels as the target: responses are best first."""
-    return pair_accuracy(predicted, [rank_values(range(len(values))) for values in predicted])
+    return pair_accuracy(predicted, [range(0, -len(values), -1) for values in predicted])
 
 
 def rank_agreement(pairs_of_rankings):
@@ -132,8 +133,7 @@ def rank_agreement(pairs_of_rankings):
 
 
 def rank_values(ranking):
-    """A ranking, best first -> a value for each response, higher is better: [2, 0, 1] -> [-1, -2, 0]
-    """
+    """A ranking, best first -> a value per response, higher is better: [2, 0, 1] -> [-1, -2, 0]"""
     values = [0] * len(ranking)
     for rank, i in enumerate(ranking):
         values[i] = -rank

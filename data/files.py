@@ -1,4 +1,5 @@
-"""Training text: from the small world if a flag holds a number, from a file if it names one.
+"""Text for training and evaluation: from the small world if a flag holds a number, from a file if
+it names one.
 
     documents        plain text; lines with only <|endoftext|> separate documents
     demonstrations   {"prompt", "completion"}, or Alpaca's {"instruction", "input", "output"}
@@ -32,7 +33,7 @@ def read_documents(source, seed=0):
 def read_heldout_documents(source):
     """-> [str]: 200 of the small world, or every 20th document of a file"""
     if is_small_world(source):
-        return world.make_documents(200, "held-out")
+        return world.make_documents(200, seed="held-out")    # no training run can have this seed
     return split_documents(source)[::20]
 
 

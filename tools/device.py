@@ -7,7 +7,8 @@ from tools.flags import check
 
 
 def setup(config):
-    """Seeds torch's global generator, the only source of randomness in training. -> device"""
+    """Seeds torch's global generator, the only source of randomness in training, and sets the
+    precision of all models of this process. -> device"""
     torch.manual_seed(config.seed)
     device = config.device
     if device == "auto":
@@ -20,5 +21,6 @@ def setup(config):
     use_bfloat16 = config.precision == "bfloat16" or (config.precision == "auto"
                                                       and device == "cuda")
     GPT.block_dtype = torch.bfloat16 if use_bfloat16 else torch.float32
-    torch.set_float32_matmul_precision("high" if use_bfloat16 else "highest")     # of the heads
+    # TF32 for the products that stay in float32, those of the heads
+    torch.set_float32_matmul_precision("high" if use_bfloat16 else "highest")
     return torch.device(device)

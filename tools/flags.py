@@ -60,7 +60,8 @@ def read_flags(description, Config):
 
 
 def check_signs(config):
-    """A flag that is positive by default has to stay so; a fraction or weight may also be 0."""
+    """Whole numbers that are positive by default must stay so; fractions and weights must not be
+    negative."""
     for field in dataclasses.fields(config):
         value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
         if type(value) is int and field.default > 0:

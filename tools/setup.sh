@@ -2,7 +2,7 @@
 # packages of these requirements files: the current one, or else that of .venv, which it creates.
 # PYTHON=python3.12 names another one to start from.
 
-# OpenMP's threads wait passively for each other; spinning, they are slowed down by other programs
+# let OpenMP's threads sleep while they wait: spinning threads slow down when other programs run
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
 
 setup() {

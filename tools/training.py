@@ -73,7 +73,8 @@ class Run:
         self.log_file.write(json.dumps(dict(step=step, **values)) + "\n")
         shown = {name: f"{values[name]:.2f}" for name in ("loss", "score", "kl") if name in values}
         self.progress.set_postfix(shown, refresh=False)
-        self.progress.update(step >= self.first_step)
+        if step >= 0:                                              # not the last line
+            self.progress.update()
         return values
 
     def finish(self, model, tokenizer, **values):
