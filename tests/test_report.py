@@ -1,4 +1,4 @@
-"""What is shown of finished runs, from files alone."""
+"""Tables of finished runs, from their files alone."""
 
 import json
 import shutil
@@ -7,160 +7,101 @@ import sys
 import pytest
 
 from conftest import call
-from tools import report
-from tools.results import NAMES, read_closing, read_lines, read_results
+from report import table
+from report.table import MODELS, make_tables, read_closing_lines, read_results
 
 
-def test_a_report_says_again_what_evaluation_wrote(copy, capsys):
-    results = json.loads((copy / "results.json").read_text())
-    call(report, copy)
-    shown = capsys.readouterr().out
-    lines = shown.splitlines()
-    column = next(line for line in lines if line.split()[-1:] == ["dpo"]).split().index("dpo")
-    for key, label in (("right", "right, temperature 1"), ("gold", "true utility")):
-        row = next(line for line in lines if line.startswith(label + "  "))
-        cells = row.removeprefix(label).replace(" +- ", "+-").split()
-        assert cells[column].split("+-")[0] == f"{results['dpo'][key]:.2f}"
-        assert cells[column].split("+-")[1:] in (
-            [f"{results['intervals']['dpo'][key]:.2f}"], [])                   # [] if it is 0
-    assert lines[1].split() == list(NAMES) and lines[2].startswith("right, temperature 1 ")
-    assert lines[3].startswith("right, temperature 0.7 ") and lines[4].startswith("true utility ")
-    for kind, share in results["ppo"]["right_by_kind"].items():
-        row = next(line for line in lines if line.startswith(kind + " "))
-        assert f"{share:.2f}" in row
-    assert f"its wrong variant                   {results['rm']['reads_wrong']:.1%}" in shown
-    assert f"accuracy_gold: {results['rm']['accuracy_gold']:.1%}" in shown
-    assert f"length_slope: {results['rm']['length_slope']:.2f}\n" in shown         # no share
-    answers = read_lines(copy / "answers.jsonl")
-    first = [row for row in answers if row["prompt"] == answers[0]["prompt"]]
-    assert len(first) == 6                                        # five models and the page
-    for row in first:
-        assert f"  {row['model']:14} {' / '.join(row['answer'].splitlines())}" in shown
+def rows_of(text):
+    """Printed Markdown -> lists of cells"""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_a_sample_of_each_kind_is_shown(capsys):
-    rows = [dict(model=model, prompt=prompt, kind=kind, answer="Hi.", ended=True)
-            for model in ("sft", "ppo") for prompt, kind in (("a?", 1), ("b?", 1), ("c?", 2))]
-    report.print_samples(rows)
-    shown = capsys.readouterr().out
-    assert "a?" in shown and "c?" in shown and "b?" not in shown and shown.count("Hi.") == 4
-
-
-def test_the_most_frequent_answer_of_a_model_is_told_with_its_count(capsys):
-    said = [("Hi.", True), ("No.", False), ("Hi.", False), ("Hi.", False)]
-    rows = [dict(model=model, prompt="a?", kind=1, answer=answer, ended=True, right=right)
-            for model in ("base", "ppo") for answer, right in said]
-    report.print_frequent(rows)
-    shown = capsys.readouterr().out
-    assert shown == "  ppo            Hi.  (at 3 of 4 prompts, right at 1)\n"
-
-
-def test_what_was_not_counted_is_a_dash(copy, capsys, monkeypatch):
-    other = shutil.copytree(copy, copy.parent / "other")
-    path = other / "results.json"
+def edit_results(folder, model, **values):
+    path = folder / "results.json"
     results = json.loads(path.read_text())
-    for name in ("sft", "ppo"):
-        results[name].pop("invented", None)
-    results["ppo"]["right_by_kind"].pop("open qa", None)
-    results["rm"].pop("reads_frequent", None)
+    results[model] |= values
     path.write_text(json.dumps(results))
-    report.print_table(read_results(other))
-    assert " - " in capsys.readouterr().out
-    report.print_seeds([copy, other])
-    assert "reads_frequent" not in capsys.readouterr().out
 
 
-def test_results_without_right_answers_are_shown_as_far_as_they_go(copy, capsys):
-    path = copy / "results.json"
-    results = json.loads(path.read_text())
-    for name in NAMES:
-        for key in ("right", "right_07", "right_by_kind", "undeserved"):
-            del results[name][key], results["intervals"][name][key]
-    results["rm"] = {key: v for key, v in results["rm"].items() if not key.startswith("reads_")}
-    path.write_text(json.dumps(results))
-    report.print_table(read_results(copy))
-    report.print_seeds([copy, copy])
+def test_the_table_shows_values_with_intervals_and_the_first_prompt_of_every_model(copy, capsys):
+    edit_results(copy, "ppo", utility=1.25)
+    call(table, copy)
     shown = capsys.readouterr().out
-    assert "true utility" in shown and "right" not in shown and "careful" not in shown
+    interval = read_results(copy)["intervals"]["ppo"]["utility"]
+    [line] = [line for line in shown.splitlines() if line.startswith("true utility, temperature 1")]
+    assert f"1.25 ± {interval:.2f}" in line and line.count("±") == len(MODELS)
+    answers = [json.loads(line) for line in open(copy / "answers.jsonl", encoding="utf-8")]
+    samples = [answer for answer in answers if answer["prompt"] == answers[0]["prompt"]]
+    assert len(samples) == len(MODELS)
+    for answer in samples:
+        assert answer["answer"].replace("\n", " / ") in shown
 
 
-def test_kinds_are_told_over_seeds(copy, capsys):
+def test_what_could_not_be_counted_is_a_dash_or_has_no_row(capsys):
+    results = dict(base=dict(utility=1.0), sft=dict(utility=2.0, kl=0.0), rm={})
+    tables = make_tables(results, {})
+    assert tables == [[["", "base", "SFT"], ["true utility, temperature 1", "1.00", "2.00"],
+                       ["KL to SFT, nats", "", "0.00"]]]
+    table.print_table(tables[0])
+    assert capsys.readouterr().out.splitlines()[2].split()[-2:] == ["-", "0.00"]
+
+
+def test_kinds_of_prompts_and_reward_models_have_tables_of_their_own():
+    results = dict(sft=dict(correct_by_kind=dict(chat=0.5, extract=1.0)), rm=dict(reads_wrong=0.9),
+                   dpo_implicit=dict(reads_wrong=0.8))
+    by_kind, rewards = make_tables(results, {})
+    assert by_kind == [["correct, greedy", "SFT"], ["chat", "0.50"], ["extract", "1.00"]]
+    assert rewards == [["share of pairs", "reward model", "DPO, implicit"],
+                       ["careful above wrong variant", "0.90", "0.80"]]
+
+
+def test_seeds_are_summarised_by_mean_and_standard_deviation(copy, capsys):
+    """0.7 and 0.9 have the mean 0.8 and the standard deviation sqrt(0.02) = 0.14."""
     other = shutil.copytree(copy, copy.parent / "other")
-    for folder, share in ((copy, 0.5), (other, 0.9)):
-        results = json.loads((folder / "results.json").read_text())
-        results["ppo"]["right_by_kind"] = {"chat": share}
-        (folder / "results.json").write_text(json.dumps(results | {"base": results["ppo"]}))
-    report.print_seeds([copy, other])
+    for folder, share in ((copy, 0.7), (other, 0.9)):
+        for model in ("sft", "ppo"):
+            edit_results(folder, model, correct=share, correct_by_kind=dict(chat=share))
+        edit_results(folder, "rm", accuracy_labels=share)
+    call(table, copy, f"--seeds {copy},{other}")
     shown = capsys.readouterr().out
-    assert "| chat | 0.70 ± 0.28 |" in shown and "| chat | 0.50 to 0.90 |" in shown
-    assert shown.index("| right, temperature 1 |") < shown.index("| true utility |")
+    rows = {row[0]: row for row in rows_of(shown)}
+    ppo = rows_of(shown)[0].index("PPO")
+    assert rows["correct, temperature 1"][ppo] == "0.80 ± 0.14" == rows["chat"][ppo]
+    assert rows["agrees with the label"][1] == "0.80 ± 0.14"
+    assert "2 seeds; seconds: base" in shown
 
 
-def test_seeds_are_told_by_mean_spread_and_extremes(copy, capsys, monkeypatch):
+def test_seeds_show_only_what_all_runs_have(copy, capsys):
     other = shutil.copytree(copy, copy.parent / "other")
-    for folder, wins, right in ((copy, 0.7, 0.8), (other, 0.9, 0.6)):
-        results = json.loads((folder / "results.json").read_text())
-        results["ppo"]["win_gold"], results["rm"]["accuracy_gold"] = wins, right
-        (folder / "results.json").write_text(json.dumps(results))
-    monkeypatch.setattr(sys, "argv", ["report.py", "--seeds", f"{copy},{other}"])
-    report.main()
-    shown = capsys.readouterr().out
-    assert "| 0.80 ± 0.14 |" in shown and "| 0.70 to 0.90 |" in shown
-    assert "accuracy_gold: 70.0% ± 14.1%, lowest 60.0%" in shown
-
-
-def test_seeds_with_other_models_are_told_by_what_they_share(copy, capsys, monkeypatch):
-    other = shutil.copytree(copy, copy.parent / "other")
-    results = json.loads((other / "results.json").read_text())
-    del results["dpo"], results["seconds"]["dpo"], results["sft"]["score"]
+    results = read_results(other)
+    del results["dpo"], results["sft"]["score"]
     (other / "results.json").write_text(json.dumps(results))
-    monkeypatch.setattr(sys, "argv", ["report.py", "--seeds", f"{copy}, {other},"])
-    report.main()
-    shown = capsys.readouterr().out
-    assert "| PPO |" in shown and "| DPO |" not in shown and "'dpo'" not in shown
-    rows = [[cell.strip() for cell in line.split("|")] for line in shown.splitlines()]
-    sft = rows[0].index("SFT")
-    gold, score = (next(row for row in rows if row[1:2] == [label])
-                   for label in ("true utility", "score"))
-    assert gold[sft] and not score[sft] and score[sft + 1]
+    call(table, copy, f"--seeds {copy},{other}")
+    rows = rows_of(capsys.readouterr().out)
+    assert "PPO" in rows[0] and "DPO" not in rows[0]
+    [score] = [row for row in rows if row[0] == "score"]
+    assert score[rows[0].index("SFT")] == "" and "±" in score[rows[0].index("PPO")]
 
 
-def test_results_without_their_keys_are_one_clear_line(copy):
-    for text in ("{}", "[1]", "3", '{"rm": {}}', "{"):
-        (copy / "results.json").write_text(text)
-        with pytest.raises(SystemExit, match="results.json: .*makes it"):
-            call(report, copy)
+@pytest.mark.parametrize("flags, message", [
+    ("--seeds out", "a standard deviation needs two folders"),
+    ("--seeds out,nowhere", "results.json not found"),
+    ("--out nowhere", "run `python eval.py --out nowhere` first")])
+def test_a_folder_without_results_is_one_clear_line(monkeypatch, tmp_path, flags, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["table.py", *flags.split()])
+    with pytest.raises(SystemExit) as error:
+        table.main()
+    assert str(error.value).startswith("error: ") and message in str(error.value)
 
 
-@pytest.mark.parametrize("flags, named", [("--seeds out", "two folders"),
-                                          ("--seeds out,nowhere", "results.json"),
-                                          ("--out nowhere", "python eval.py --out nowhere")])
-def test_a_folder_without_results_is_one_clear_line(monkeypatch, flags, named):
-    monkeypatch.setattr(sys, "argv", ["report.py", *flags.split()])
-    with pytest.raises(SystemExit) as e:
-        report.main()
-    assert named in str(e.value) and str(e.value).startswith("error: ")
-
-
-def test_a_log_that_was_cut_is_read_up_to_there(tmp_path):
-    path = tmp_path / "metrics" / "ppo.jsonl"
-    assert read_lines(path) == [] and read_closing(tmp_path) == {}
-    path.parent.mkdir()
-    path.write_text('{"step": 0}\n{"step": -1, "seconds": 3}\n')
-    (path.parent / "dpo.jsonl").write_text("")
-    assert read_closing(tmp_path) == {"ppo": {"step": -1, "seconds": 3}}
-    path.write_text('{"step": 0}\n{"step": -1, "sec')
-    assert read_lines(path) == [{"step": 0}] and read_closing(tmp_path) == {}
-
-
-def test_a_log_that_is_damaged_before_its_end_is_named_by_its_line(tmp_path):
-    path = tmp_path / "metrics" / "ppo.jsonl"
-    path.parent.mkdir()
-    for text in ('{"step": 0}\n{"st\n{"step": 1}\n', '{"step": 0}\n[1]\n{"step": 1}\n',
-                 '{"step": 0}\n{"step": }\n'):
-        path.write_text(text)
-        with pytest.raises(SystemExit, match="^error: .*ppo.jsonl:2 is damaged"):
-            read_closing(tmp_path)
-    path.write_bytes(b'{"step": 0}\n\xff\n')
-    with pytest.raises(SystemExit, match="^error: .*ppo.jsonl is damaged"):
-        read_closing(tmp_path)
+def test_seconds_and_label_accuracies_are_those_of_finished_stages(tmp_path):
+    (tmp_path / "metrics").mkdir()
+    for stage, lines in dict(reward=[dict(step=0), dict(step=-1, seconds=3, accuracy=0.7)],
+                             compare=[dict(step=-1, seconds=2, agreement=0.73)],
+                             ppo=[dict(step=0)], dpo=[]).items():
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / "metrics" / f"{stage}.jsonl").write_text(text)
+    assert read_closing_lines(tmp_path) == (dict(reward=3, compare=2),
+                                            dict(accuracy_labels=0.7, agreement=0.73))
