@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from data.batches import batch_comparisons, collate
 from data.comparisons import flatten, label_accuracy, read_comparisons, split_by_prompt
-from later.judge import judge_pairs, unbiased
+from later.judge import harden, judge_pairs, same_position, unbiased
 from later.principles import CONSTITUTION, HELPFUL
 from reward import RewardModel, pair_indices, score, score_all
 from tools.checkpoints import load_gpt
@@ -51,11 +51,6 @@ def soft_preference_loss(score_a, score_b, p):
     shape -> ()"""
     assert score_a.shape == score_b.shape == p.shape
     return -(p * F.logsigmoid(score_a - score_b) + (1 - p) * F.logsigmoid(score_b - score_a)).mean()
-
-
-def harden(p):
-    """1 above a half, 0 below, a half at a half."""
-    return (p > 0.5).float() + 0.5 * (p == 0.5).float()
 
 
 def clamp(p):
@@ -83,8 +78,7 @@ def label(config, comparisons, device):
         counts.append(len(pairs))
     p_ab, p_ba = judge_pairs(judge, tokenizer, questions, device)
     p = unbiased(p_ab, p_ba)
-    stats = dict(agreement=harden(p).mean(),
-                 same_position=((p_ab > 0.5) == (p_ba > 0.5)).float().mean())
+    stats = dict(agreement=harden(p).mean(), same_position=same_position(p_ab, p_ba))
     return list(p.split(counts)), stats
 
 
@@ -145,7 +139,7 @@ def main():
         if step % 100 == 99:
             run.save(step)
 
-    standardise(model, score_all(model, flatten(train[:500]), device))
+    standardise(model, score_all(model, flatten(train), device))
     scores = split_by_prompt(score_all(model, flatten(valid), device), valid)
     run.finish(model, tokenizer, accuracy=label_accuracy(scores), **stats)      # of people's labels
 

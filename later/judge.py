@@ -64,6 +64,16 @@ def unbiased(p_ab, p_ba):
     return (p_ab + 1 - p_ba) / 2
 
 
+def harden(p):
+    """1 above a half, 0 below, a half at a half."""
+    return (p > 0.5).float() + 0.5 * (p == 0.5).float()
+
+
+def same_position(p_ab, p_ba):
+    """How often the judge prefers the answer shown first, or the second, in both orders."""
+    return ((p_ab > 0.5) == (p_ba > 0.5)).float().mean().item()
+
+
 def prefer_first(judge, tokenizer, pages, device):
     """Texts of comparisons (token ids) -> P(the first answer is better), (N,); 1/2 for pages that
     are longer than the context."""
@@ -155,8 +165,9 @@ def test(config, judge, tokenizer, device):
 def find_pairs(config, sft, tokenizer, prompts, rules):
     """Pairs of four sampled answers per prompt that truly differ by a random rule.
     -> [(rule, prompt, better, worse)], where an answer is (text, ended)"""
-    rng, pairs = random.Random(f"test {config.seed}"), []
-    texts = [prompt.text for prompt in prompts for _ in range(4)]
+    rng, pairs, texts = random.Random(f"test {config.seed}"), [], []
+    for prompt in prompts:
+        texts += 4 * [prompt.text]
     samples = iter(respond(sft, tokenizer, texts, config.max_new_tokens))
     for prompt in prompts:
         rule, utilities = rng.choice(rules), {}
@@ -180,14 +191,10 @@ def test_on(pairs, judge, tokenizer, device, seed):
     agreeing = 0
     for _, prompt, a, b in pairs:
         agreeing += rng.choice(labelers).rank(prompt, [a, b], rng)[0] == 0
-    one_order = torch.stack((p_ab, 1 - p_ba))                # each order on its own
-    return dict(pairs=len(pairs), correct=share_above_half(unbiased(p_ab, p_ba)),
-                correct_one_order=share_above_half(one_order), labeler=agreeing / len(pairs),
-                same_position=((p_ab > 0.5) == (p_ba > 0.5)).float().mean().item())
-
-
-def share_above_half(p):
-    return (0.5 + 0.5 * (p - 0.5).sign()).mean().item()
+    one_order = torch.cat((p_ab, 1 - p_ba))                  # each order on its own
+    return dict(pairs=len(pairs), correct=harden(unbiased(p_ab, p_ba)).mean().item(),
+                correct_one_order=harden(one_order).mean().item(),
+                same_position=same_position(p_ab, p_ba), labeler=agreeing / len(pairs))
 
 
 if __name__ == "__main__":

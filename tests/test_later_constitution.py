@@ -19,9 +19,9 @@ from data.comparisons import Comparison
 from data.tokenizer import Tokenizer, train_ranks
 from data.world.text import make_prompts, split_of
 from data.world.utility import breakdown
-from later.feedback import clamp, harden, soft_preference_loss
+from later.feedback import clamp, soft_preference_loss
 from later.harm import is_evasive, is_harmless
-from later.judge import choose, prefer_first, unbiased
+from later.judge import choose, harden, prefer_first, unbiased
 from later.principles import (CONSTITUTION, CRITIQUES, FAULTS, HELPFUL, NO_FAULT, ask_which,
                               comparison_page, make_helpful_only, make_innocent, make_pages,
                               make_red_team, tidy)

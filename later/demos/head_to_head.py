@@ -18,8 +18,8 @@ def win_rate(folder, other_folder):
 
 
 def main():
-    print("| labels | agree with the labelers | same position after the swap | wins against people |"
-          "\n|---|---|---|---|")
+    print("| labels | agree with labelers | same position after the swap | wins against people |")
+    print("|---|---|---|---|")
     for name, folders in find_runs(sys.argv[1]).items():
         if name == "people":
             continue

@@ -18,5 +18,5 @@ for judge in ${JUDGES:-4x96}; do
     fi
     py -m later.judge --pages "$pages"
 done
-"$python" experiments/plot.py table "$OUT" helpful,harmless correct correct_one_order same_position \
-    labeler
+"$python" experiments/plot.py table "$OUT" helpful,harmless correct correct_one_order \
+    same_position labeler
