@@ -42,7 +42,8 @@ def sample_and_compare(config, model, ref, tokenizer, prompts):
         examples.append((encode_prompt(tokenizer, prompt.text), response))
     log_ratio = log_ratio_all(model, ref, examples, model.lm_head.weight.device)
     length = sum(len(response) for response in responses) / len(responses)
-    return responses, dict(kl=log_ratio.mean().item(), length=length)   # y ~ model: KL(model || ref)
+    # y ~ model, so kl is KL(model || ref)
+    return responses, dict(kl=log_ratio.mean().item(), length=length)
 
 
 def measure_verifiable(config, model, ref, tokenizer):

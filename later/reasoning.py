@@ -112,6 +112,8 @@ def main():
         # 4 update
         scale_lr(adam, min(1, 0.1 + 0.9 * iteration / 10))                              # warm-up
         stats = update(config, policy, adam, tokens, mask, logp, ref_logp, adv)
+        if config.reward != "final":
+            stats["reward"] = rewards.sum() / ends.sum().clamp(min=1)
         kl = ((logp - ref_logp) * mask).sum(dim=1).mean()       # y ~ policy: KL(policy || ref)
         run.log(iteration, score=scores.mean(), kl=kl, length=mask.sum(dim=1).mean(), **stats)
         if iteration % 10 == 9:

@@ -2,8 +2,8 @@
 # Process supervision: what is gained by knowing which step is wrong?
 #
 # A process reward model learns steps, labelled by the truth or by completions (Math-Shepherd, arXiv
-# 2312.08935); an outcome reward model learns final answers. Both see the same answers. Lightman et
-# al. (2305.20050) find best of n by process above outcome above majority vote; Uesato et al.
+# 2312.08935); an outcome reward model learns final answers. Both see the same answers. Lightman
+# et al. (2305.20050) find best of n by process above outcome above majority vote; Uesato et al.
 # (2211.14275) that both find as many correct answers, and process more correct traces.
 #
 # Look for: the fraction of lucky chains first, as without any all must tie; best of 64; traces among

@@ -6,8 +6,8 @@
 # (2504.13837) find that RLVR makes more likely what the model could already say: accuracy rises,
 # and a correct answer among k samples does not become more frequent.
 #
-# Look for: traces, which no reward checks; sums of seven and eight numbers, longer than in training;
-# majority vote and pass@8 before and after.
+# Look for: traces, which no reward checks; sums of seven and eight numbers, longer than any in
+# training; majority vote and pass@8 before and after.
 
 source "$(dirname "$0")/common.sh"
 once() {        # once FILE SCRIPT FLAGS...   unless FILE exists
