@@ -94,28 +94,6 @@ def label_by_hand(config, model, tokenizer):
             file.flush()
 
 
-def collect_from_labelers(config, model, tokenizer):
-    path, start_time = Path(config.out) / "comparisons.jsonl", time.time()
-    labelers = make_labelers("train", Biases(config.length_bias, config.agreement_bias,
-                                             config.confidence_bias, config.doubt_bias))
-    records = []
-    for split, n in (("train", config.prompts), ("valid", config.heldout_prompts)):
-        prompts = read_prompts(n, split, config.seed)
-        records += collect(config, model, tokenizer, prompts, labelers, split)
-    with atomic_write(path) as file:
-        for record in records:
-            write_comparison(file, record)
-
-    valid = [record for record in records if record["split"] == "valid"]
-    agreement = rank_agreement([(record["ranking"], record["second_ranking"]) for record in valid])
-    seconds = time.time() - start_time
-    # step -1 marks the last line of a log, as in tools/training.py
-    with atomic_write(Path(config.out) / "metrics" / "compare.jsonl") as file:
-        file.write(json.dumps(dict(step=-1, agreement=agreement, seconds=seconds)) + "\n")
-    print(f"{path}: {len(records):,} rankings; two labelers agree on {agreement:.1%} of pairs, "
-          f"in {seconds:.0f} s")
-
-
 def main():
     config = read_flags(__doc__, Config)
     check(config.k == 0 or config.k >= 2, f"--k {config.k}: a ranking needs at least 2 answers "
@@ -123,9 +101,26 @@ def main():
     device = setup(config)
     model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     if config.me:
-        label_by_hand(config, model, tokenizer)
-    else:
-        collect_from_labelers(config, model, tokenizer)
+        return label_by_hand(config, model, tokenizer)
+
+    start_time, out = time.time(), Path(config.out)
+    labelers = make_labelers("train", Biases(config.length_bias, config.agreement_bias,
+                                             config.confidence_bias, config.doubt_bias))
+    train_prompts = read_prompts(config.prompts, "train", config.seed)
+    valid_prompts = read_prompts(config.heldout_prompts, "valid", config.seed)
+    train = list(collect(config, model, tokenizer, train_prompts, labelers, "train"))
+    valid = list(collect(config, model, tokenizer, valid_prompts, labelers, "valid"))
+    with atomic_write(out / "comparisons.jsonl") as file:
+        for record in train + valid:
+            write_comparison(file, record)
+
+    agreement = rank_agreement([(record["ranking"], record["second_ranking"]) for record in valid])
+    seconds = time.time() - start_time
+    # step -1 marks the last line of a log, as in tools/training.py
+    with atomic_write(out / "metrics" / "compare.jsonl") as file:
+        file.write(json.dumps(dict(step=-1, agreement=agreement, seconds=seconds)) + "\n")
+    print(f"{out / 'comparisons.jsonl'}: {len(train + valid):,} rankings; two labelers agree on "
+          f"{agreement:.1%} of pairs, in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

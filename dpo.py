@@ -67,10 +67,9 @@ def dpo_loss(pi_w, pi_l, ref_w, ref_l, beta):
 
 def logprob_all(model, examples, device):
     """log pi(y | x) of any number of responses.  [(prompt ids, response ids)] -> (N,)"""
-    def batch_logprobs(tokens, mask):
-        return sequence_logprob(model, tokens, mask)
     tokens, mask = collate(examples, device)
-    return in_length_batches(batch_logprobs, tokens, mask)
+    return in_length_batches(lambda tokens, mask: sequence_logprob(model, tokens, mask),
+                             tokens, mask)
 
 
 def main():

@@ -92,10 +92,8 @@ def load_reward(path, device="cpu"):
 
 def score_all(model, examples, device):
     """Scores of any number of responses.  [(prompt ids, response ids)] -> (N,)"""
-    def batch_scores(tokens, mask):
-        return score(model(tokens), mask)
     tokens, mask = collate(examples, device)
-    return in_length_batches(batch_scores, tokens, mask)
+    return in_length_batches(lambda tokens, mask: score(model(tokens), mask), tokens, mask)
 
 
 def main():

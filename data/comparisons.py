@@ -128,8 +128,9 @@ def label_accuracy(predicted):
 
 def rank_agreement(pairs_of_rankings):
     """pair_accuracy of one labeler with another one's ranking as the target."""
-    first, second = zip(*pairs_of_rankings)
-    return pair_accuracy([rank_values(r) for r in first], [rank_values(r) for r in second])
+    first = [rank_values(ranking) for ranking, _ in pairs_of_rankings]
+    second = [rank_values(ranking) for _, ranking in pairs_of_rankings]
+    return pair_accuracy(first, second)
 
 
 def rank_values(ranking):

@@ -84,8 +84,8 @@ def in_split(prompt, split):
 
 
 def none_in_split(source, split):
-    return (f"{source}: none of its prompts falls into the {split} split (the split is by a hash of "
-            "the prompt). Add more prompts; 20 are usually enough.")
+    return (f"{source}: none of its prompts falls into the {split} split (the split is by a hash "
+            "of the prompt). Add more prompts; 20 are usually enough.")
 
 
 # --- records --------------------------------------------------------------------------------------
