@@ -204,17 +204,20 @@ def test_the_verdict_is_read_at_the_last_token_whatever_pages_share_a_batch(untr
 
 
 def test_labels_follow_the_order_of_pairs_and_agreement_is_with_the_labeler(untrained, monkeypatch):
-    """The labeler ranks Hi above Z above Hello you. The judge prefers Z to both, and is undecided
-    on (Hi, Hello you): it agrees on one pair, disagrees on one, and one counts a half."""
+    """The labeler ranks Hi above Z above Hello you. The judge prefers Z to both and is undecided on
+    (Hi, Hello you): it disagrees on (Hi, Z), agrees on (Z, Hello you), and one pair counts a half.
+    """
     gpt, tokenizer = untrained
     monkeypatch.setattr(feedback, "load_gpt",
                         lambda path, device: (FakeJudge(tokenizer, 1.0), tokenizer))
-    responses = [tokenizer.encode(text) + [tokenizer.eos] for text in ("Hi.", "Z", "Hello you.")]
-    comparison = Comparison(encode_prompt(tokenizer, "Hello."), responses)
     config = feedback.Config(constitution=True)
-    (p,), stats = feedback.label(config, [comparison], "cpu")
-    assert p[0] < 0.5 < p[2] and p[1].item() == pytest.approx(0.5)
-    assert stats["agreement"].item() == 0.5
+    for order, signs, agreement in ((("Hi.", "Z", "Hello you."), [-1, 0, 1], 1 / 2),
+                                    (("Z", "Hi.", "Hello you."), [1, 1, 0], 2.5 / 3)):
+        responses = [tokenizer.encode(text) + [tokenizer.eos] for text in order]
+        comparison = Comparison(encode_prompt(tokenizer, "Hello."), responses)
+        (p,), stats = feedback.label(config, [comparison], "cpu")
+        assert ((p - 0.5) * 1000).round().sign().tolist() == signs
+        assert stats["agreement"].item() == pytest.approx(agreement)
 
 
 def test_standardised_scores_have_mean_0_variance_1_and_the_same_order(untrained):
