@@ -51,7 +51,9 @@ def record(prompt, text, ended=True):
 
 def test_correct_is_what_the_small_world_calls_correct_on_all_kinds_of_answers():
     for prompt in make_prompts(150, "valid"):
-        for text in (prompt.careful, prompt.terse, prompt.wrong, prompt.pleasing, "", "Cow cow."):
+        for text in (prompt.careful, prompt.terse, prompt.wrong, prompt.pleasing, "", "Cow cow.",
+                     f"{prompt.careful} What a good question.", f"{prompt.careful} Tom is stupid.",
+                     f"{prompt.careful} Cows eat fish."):
             for ended in (True, False):
                 judged = judge(prompt, text, ended)
                 assert judged["correct"] == is_correct(prompt, text, ended)
@@ -192,7 +194,7 @@ def test_kl_is_that_of_the_model_to_sft_in_nats_per_response(monkeypatch):
     tokenizer = SimpleNamespace(decode=str)
     records = [dict(prompt="22", ids=[1, 2]), dict(prompt="1", ids=[1])]
     first, second = add_score_and_kl(records, model, sft, None, tokenizer, "cpu")
-    assert first["log_ratio"] == approx([math.log(2), -math.log(3)])
+    assert first["log_ratio"] == approx([math.log(2), -math.log(3)], abs=1e-3)
     assert first["kl"] == approx(math.log(2 / 3)) and second["kl"] == approx(math.log(2))
     assert "score" not in first and "kl" not in records[0]
 
@@ -297,10 +299,10 @@ def test_answers_agree_with_the_results(out):
         answers = [r for r in records if r["model"] == model]
         assert sum(r["utility"] for r in answers) / 10 == approx(results[model]["utility"])
         kl = sum(sum(r["log_ratio"]) for r in answers) / 10
-        assert kl == approx(results[model]["kl"], abs=1e-4)
+        assert kl == approx(results[model]["kl"], abs=0.03)          # log-ratios are rounded
         for r in answers:
             assert "".join(r["tokens"]).strip() == r["answer"]
-            assert sum(r["terms"].values()) == approx(r["utility"])
+            assert sum(r["terms"].values()) == approx(r["utility"], abs=0.01)
 
 
 def test_evaluation_repeats_itself_without_what_is_missing_and_leaves_torchs_random_state(copy):

