@@ -143,11 +143,6 @@ def token_logprobs(logits, tokens):
                            reduction="none")
     return -flat.view(B, T - 1)
 ---
-def token_logprobs(logits, tokens):
-    logits = logits.float()
-    chosen = (logits[:, :-1] * F.one_hot(tokens[:, 1:], logits.shape[-1])).sum(-1)
-    return chosen - logits[:, :-1].logsumexp(-1)
----
 def masked_mean(x, mask):
     return x[mask.bool()].mean()
 ---
@@ -181,16 +176,6 @@ def gae(reward, value, mask, gamma, lam):
             adv[b, t] = next_adv = delta + gamma * lam * next_adv
             next_value = value[b, t]
     return adv, (adv + value) * mask
----
-def gae(reward, value, mask, gamma, lam):
-    value = value * mask
-    next_value = torch.cat([value[:, 1:], torch.zeros(len(value), 1)], dim=1)
-    delta = (reward + gamma * next_value - value) * mask
-    steps = torch.arange(reward.shape[1])
-    distance = steps[:, None] - steps[None, :]
-    weights = torch.where(distance >= 0, (gamma * lam) ** distance.clamp(min=0).float(), 0.0)
-    adv = (delta @ weights) * mask
-    return adv, adv + value
 ---
 def whiten(x, mask):
     inside = x[mask.bool()]
