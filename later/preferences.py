@@ -1,4 +1,4 @@
-"""Preference losses after DPO. All are trained on the same comparisons, so only the loss differs.
+"""Preference losses after DPO: the training loop of dpo.py with eleven losses to choose from.
 
 pi and ref are log-probs of a response under the policy and the frozen reference, sums over its n
 tokens; w is the chosen response of a pair, l the rejected one. In the equations below
@@ -6,11 +6,11 @@ tokens; w is the chosen response of a pair, l the rejected one. In the equations
     h = (pi_w - ref_w) - (pi_l - ref_l)       the margin, without beta
     m = pi / n                                the mean log-prob per token
 
-    python -m later.preferences --loss ipo                          writes out/ipo.pt
-    python -m later.preferences --loss orpo --init-from base --lr 1e-3
-    python -m later.preferences --loss kto --feedback FILE          single answers, good or bad
+    python -m later.preferences --loss ipo        out/sft.pt, out/comparisons.jsonl -> out/ipo.pt
+    python -m later.preferences --loss orpo --init-from base --lr 1e-3           ... -> out/orpo.pt
+    python -m later.preferences --loss kto --feedback FILE                       ... -> out/kto.pt
 
-All read out/sft.pt and out/comparisons.jsonl; the format of FILE is in `read_feedback`.
+FILE holds single answers, good or bad; `read_feedback` has its format.
 """
 
 import copy
@@ -215,9 +215,10 @@ def read_feedback(path, tokenizer, block_size):
 
 def balance(feedback):
     """-> the weight of a desirable answer with which both labels have the same total weight"""
-    desirable = sum(sum(answers.desirable) for answers in feedback)
-    total = sum(len(answers.desirable) for answers in feedback)
-    return max(1, total - desirable) / max(1, desirable)
+    labels = []
+    for answers in feedback:
+        labels += answers.desirable
+    return max(1, labels.count(0.0)) / max(1, labels.count(1.0))
 
 
 def mismatch(batch, block_size):
@@ -289,7 +290,8 @@ def main():
     hyper = read_hyperparameters(config)
     device = setup(config)
     model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
-    ref, block_size = copy.deepcopy(model).requires_grad_(False), model.config.block_size
+    ref = copy.deepcopy(model).requires_grad_(False)
+    block_size = model.config.block_size
     train, valid = load_training_data(config, tokenizer, block_size)
     train_ref = split_by_prompt(logprob_all(ref, flatten(train), device), train)
     watched_prompts = [] if config.comparisons else read_prompts(300, "valid", config.seed)

@@ -9,7 +9,7 @@ source "$(dirname "$0")/common.sh"
 
 same="--lr 1.5e-4 --prompts 1200"
 for flip in 0 0.25; do
-    last=metrics/relabel.jsonl
+    last=feedback.jsonl
     if begin labels-$flip sft.pt comparisons.jsonl; then py -m later.demos.relabel --flip $flip; fi
     COMPARISONS=$OUT/seed-$SEED/labels-$flip/comparisons.jsonl
     learn dpo-flipped-$flip dpo $same --beta 0.5

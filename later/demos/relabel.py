@@ -11,7 +11,6 @@ response to the same prompt; the loss kto of later/preferences.py uses every res
 """
 
 import itertools
-import json
 import random
 from dataclasses import dataclass
 
@@ -80,11 +79,8 @@ def main():
                                  ids=record["ids"][j], label=j in positive))
     write_records(f"{config.out}/comparisons.jsonl", pairs)
     write_records(f"{config.out}/feedback.jsonl", feedback)
-    counts = dict(pairs=len(pairs), positive=sum(record["label"] for record in feedback),
-                  responses=len(feedback))
-    with atomic_write(f"{config.out}/metrics/relabel.jsonl") as file:
-        file.write(json.dumps(dict(step=-1, **counts)) + "\n")
-    print(counts)
+    print(f"{len(pairs)} pairs; binary feedback on {len(feedback)} responses, "
+          f"{sum(record['label'] for record in feedback)} of them positive")
 
 
 def write_records(path, records):

@@ -8,7 +8,7 @@
 source "$(dirname "$0")/common.sh"
 
 for keep in 1 0.1; do
-    last=metrics/relabel.jsonl
+    last=feedback.jsonl
     if begin labels-$keep sft.pt comparisons.jsonl; then
         py -m later.demos.relabel --binary --keep $keep
     fi
