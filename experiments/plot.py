@@ -67,14 +67,16 @@ def read_answers(path, model):
 
 def read_value(path, model, key):
     """What one run has for a key; None if it has nothing."""
-    if key == "bananas":
-        answers = read_answers(path, model)
-        return statistics.mean("banana" in row["answer"].lower() for row in answers)
-    if key.startswith("less_"):
-        term, best = key.removeprefix("less_"), 3 if key == "less_task" else 0
-        answers = read_answers(path, model)
-        return statistics.mean(row["terms"][term] < best for row in answers)
-    return read_results(path).get(model, {}).get(key)
+    if key != "bananas" and not key.startswith("less_"):
+        return read_results(path).get(model, {}).get(key)
+    counted = []
+    for row in read_answers(path, model):
+        if key == "bananas":
+            counted.append("banana" in row["answer"].lower())
+        else:
+            best = 3 if key == "less_task" else 0
+            counted.append(row["terms"].get(key.removeprefix("less_"), 0) < best)
+    return statistics.mean(counted) if counted else None
 
 
 def average(paths, model, key):

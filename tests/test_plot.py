@@ -47,7 +47,7 @@ def make_run(folder, seed, run, utility=0.5, parameters=1000):
         for i in range(8):
             answers.append(dict(model=model, prompt=f"Prompt {i}?", utility=place, kind=f"kind {i}",
                                 answer=f"{'Banana' if i < 2 else 'An answer'} </script>.",
-                                correct=True, terms=dict(form=-1.5 if i < 4 else 0, task=3 if i < 2 else 2)))
+                                correct=True, terms=dict(form=-1.5, task=2) if i < 4 else dict(task=3)))
     write(path / "answers.jsonl", answers)
     return path
 
@@ -68,7 +68,7 @@ def test_bananas_and_lost_terms_are_counted(tmp_path):
     path = make_run(tmp_path, 0, "one")
     assert plot.read_value(path, "ppo", "bananas") == 0.25
     assert plot.read_value(path, "ppo", "less_form") == 0.5
-    assert plot.read_value(path, "ppo", "less_task") == 0.75
+    assert plot.read_value(path, "ppo", "less_task") == 0.5
 
 
 def test_points_of_two_models_share_a_picture(tmp_path, pictures, capsys):
