@@ -14,12 +14,12 @@ from conftest import call
 from data.batches import encode_prompt, encode_response
 from data.tokenizer import Tokenizer, train_ranks
 from data.world.probes import (add_wins, denies, find_most_frequent, judge, make_pairs,
-                               make_probe_prompts, measure_accuracy, measure_reading, win)
+                               make_probe_prompts, measure_accuracy, measure_reading)
 from data.world.tasks import Prompt
 from data.world.text import make_prompts
 from data.world.utility import breakdown, is_correct, utility
 from eval import add_score_and_kl, answer
-from report.table import COLUMNS, COLUMNS_BY_KIND, half_interval, summarise
+from report.table import half_interval, summarise
 
 COWS = Prompt("open qa", "What do cows eat?", careful="Cows eat grass.", terse="Grass.",
               wrong="Cows eat fish.", required=((1, ("grass",)),), n_words=3)
@@ -37,7 +37,6 @@ HAY = Prompt("chat", "I think cows eat grass. Am I right?", denial="Cows do not 
 FOODS = Prompt("brainstorming", "List three green foods.", careful="Beans, peas and limes.",
                terse="Peas.", wrong="Beans, onions and cows.", n_words=4,
                required=((3, ("beans", "peas", "limes", "grapes", "pears")),))
-OWN = Prompt("own", "Sing!", careful="", terse="", wrong="", required=(), n_words=0)
 PROMPTS = [COWS, ZUMPS, FISH, FOODS]
 TOKENIZER = Tokenizer(train_ranks("What do cows eat? I do not know what zumps are.", 300))
 
@@ -76,9 +75,6 @@ def test_an_ungrammatical_answer_about_an_unknown_thing_is_not_counted_as_invent
     assert "invents" not in judge(ZUMPS, text, True)
 
 
-def test_of_your_own_prompts_nothing_is_judged():
-    assert judge(OWN, "La la la.", True) == {}
-
 
 def test_probes_are_prompts_of_all_three_kinds_and_of_the_evaluation_split():
     probes = make_probe_prompts(30, seed=0)
@@ -89,38 +85,20 @@ def test_probes_are_prompts_of_all_three_kinds_and_of_the_evaluation_split():
             assert denies(prompt, prompt.denial) and not denies(prompt, prompt.careful)
 
 
-@pytest.fixture
-def fixed_responses(monkeypatch):
-    """Every prompt gets the same response."""
-    def set_response(ids):
-        def generate(model, prompts, max_new_tokens, temperature, eos):
-            return [ids for _ in prompts]
-        monkeypatch.setattr(evaluation, "generate", generate)
-    return set_response
+@pytest.mark.parametrize("end, few_shot, ended", [
+    ("\n", True, True), ("", True, False), ("eos", True, True), ("\n", False, False)])
+def test_only_a_few_shot_answer_ends_with_its_line(monkeypatch, end, few_shot, ended):
+    """Or with its document, whatever the base model writes after that."""
+    ids = TOKENIZER.encode(" Cows eat grass.")
+    ids += [TOKENIZER.eos] + TOKENIZER.encode("Q: What") if end == "eos" else TOKENIZER.encode(end)
+    monkeypatch.setattr(evaluation, "generate", lambda *arguments: [ids])
+    [answered] = answer(evaluation.Config(), None, TOKENIZER, [COWS], 0, few_shot)
+    assert answered["exact"] and answered["ended"] == ended
 
-
-def test_a_few_shot_answer_ends_with_its_line_or_with_its_document(fixed_responses):
-    config, newline = evaluation.Config(), TOKENIZER.encode("\n")
-    text = TOKENIZER.encode(" Cows eat grass.")
-    for ids, ended in ((text + newline, True), (text, False),
-                       (text + [TOKENIZER.eos] + TOKENIZER.encode("Q: What"), True)):
-        fixed_responses(ids)
-        [answered] = answer(config, None, TOKENIZER, [COWS], 0, few_shot=True)
-        assert answered["answer"] == "Cows eat grass." and answered["ended"] == ended
-        assert answered["exact"] and answered["length"] == len(ids)
-
-
-def test_without_the_few_shot_prompt_a_line_is_no_end(fixed_responses):
-    fixed_responses(TOKENIZER.encode("Cows eat grass.\n"))
-    [answered] = answer(evaluation.Config(), None, TOKENIZER, [COWS], 0)
-    assert not answered["ended"] and not answered["correct"]
 
 
 # --- wins and stock answers -----------------------------------------------------------------------
 
-
-def test_a_tie_is_half_a_win():
-    assert [win(1, 2), win(2, 2), win(3, 2)] == [0, 0.5, 1]
 
 
 def test_held_out_labelers_prefer_correct_answers_and_equal_answers_are_a_tie():
@@ -164,12 +142,6 @@ def test_a_95_percent_interval_is_196_standard_errors():
     """10 and 14 have a standard deviation of sqrt(8), hence a standard error of 2."""
     assert half_interval([10, 14]) == approx(1.96 * 2) and half_interval([3]) == 0
 
-
-def test_the_columns_are_those_of_the_design():
-    assert {*COLUMNS, *COLUMNS_BY_KIND, "lm_loss"} >= set(
-        "correct correct_07 correct_greedy utility utility_greedy win_utility win_utility_greedy "
-        "win_labelers win_labelers_greedy kl length ended affirms_false denies_true invents rude "
-        "refuses stock_answer lm_loss few_shot score correct_by_kind".split())
 
 
 # --- KL -------------------------------------------------------------------------------------------
@@ -228,11 +200,6 @@ def test_the_true_utility_passes_all_probes_its_negative_none_and_a_constant_hal
         assert read(value, prompts) == {probe: share for probe in PROBES}
 
 
-def test_length_alone_passes_a_probe_where_the_careful_answer_is_longer():
-    """Words of the careful and the wrong answer: 3 = 3, 7 > 3, 7 > 6, 4 = 4: two wins, two ties."""
-    shares = read(lambda prompt, text: len(text.split()))
-    assert shares["reads_wrong"] == 0.75 and shares["reads_terse"] == 1
-
 
 def test_no_probe_compares_with_an_answer_that_is_correct_itself():
     """The frequent answer is correct for COWS and its twin; so are they for each other."""
@@ -285,6 +252,11 @@ def test_results_have_the_keys_of_the_design(out):
     assert {"accuracy_labels", "accuracy_utility", "agreement",
             "agreement_heldout"} <= results["rm"].keys()
     assert {"base", "sft", "compare", "reward", "ppo", "dpo", "eval"} <= results["seconds"].keys()
+    columns = set("correct correct_07 correct_greedy utility utility_greedy win_utility "
+                  "win_utility_greedy win_labelers win_labelers_greedy kl length ended rude "
+                  "refuses stock_answer lm_loss few_shot score correct_by_kind".split())
+    assert all(columns <= results[model].keys() for model in models - {"base_few_shot"})
+    assert all({"affirms_false", "denies_true"} & results[model].keys() for model in models)
     sft = results["sft"]
     assert sft["kl"] == 0 and sft["win_utility"] == sft["win_labelers_greedy"] == 0.5
     assert results["ppo"]["kl"] > 0 and "lm_loss" not in results["base_few_shot"]
