@@ -73,13 +73,13 @@ def dial(folder):
     for key, name in (("score", "score of the reward model"), ("utility", "true utility")):
         cells = [average(paths, "ppo", key) for paths in runs.values()]
         draw(axis, kl, cells, fmt="o-", color=COLOURS[key], label=name)
-    for run, x, (mean, _) in zip(runs, kl, cells):
-        note(axis, run.replace("-", " "), x, mean, ha="center")
+    for i, (run, x, (mean, _)) in enumerate(zip(runs, kl, cells)):
+        note(axis, run.removeprefix("beta-"), x, mean, dy=7 if i % 2 == 0 else -14, ha="center")
     sft = statistics.mean(average(paths, "sft", "utility")[0] for paths in runs.values())
     axis.axhline(sft, color=COLOURS["sft"], linestyle="--", linewidth=1,
                  label="true utility of SFT")
     axis.set(xscale="log", xlabel="KL to SFT, nats per answer (log)",
-             title="PPO by beta; mean and standard deviation over seeds")
+             title="PPO by beta (at the dots); mean and standard deviation over seeds")
     axis.legend(fontsize=9)
     plot.save(figure, "dial")
 
