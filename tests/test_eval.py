@@ -13,8 +13,9 @@ import eval as evaluation
 from conftest import call
 from data.batches import encode_prompt, encode_response
 from data.tokenizer import Tokenizer, train_ranks
-from data.world.probes import (add_wins, denies, find_most_frequent, judge, make_pairs,
-                               make_probe_prompts, measure_accuracy, measure_reading)
+from data.world.probes import (compare_with_sft, denies, find_most_frequent, make_pairs,
+                               make_probe_prompts, measure_accuracy, measure_answer,
+                               measure_reading)
 from data.world.tasks import Prompt
 from data.world.text import make_prompts
 from data.world.utility import breakdown, is_correct, utility
@@ -42,7 +43,7 @@ TOKENIZER = Tokenizer(train_ranks("What do cows eat? I do not know what zumps ar
 
 
 def record(prompt, text, ended=True):
-    return dict(prompt=prompt.text, answer=text, ended=ended, **judge(prompt, text, ended))
+    return dict(prompt=prompt.text, answer=text, ended=ended, **measure_answer(prompt, text, ended))
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -54,25 +55,25 @@ def test_correct_is_what_the_small_world_calls_correct_on_all_kinds_of_answers()
                      f"{prompt.careful} What a good question.", f"{prompt.careful} Tom is stupid.",
                      f"{prompt.careful} Cows eat fish."):
             for ended in (True, False):
-                judged = judge(prompt, text, ended)
+                judged = measure_answer(prompt, text, ended)
                 assert judged["correct"] == is_correct(prompt, text, ended)
                 assert judged["utility"] == approx(utility(prompt, text, ended))
 
 
 def test_errors_are_recorded_only_where_they_are_possible():
     """Affirming needs a false premise, denying a true one, inventing an unknown thing."""
-    assert {"affirms_false", "denies_true", "invents"}.isdisjoint(judge(COWS, COWS.wrong, True))
-    assert judge(FISH, FISH.wrong, True)["affirms_false"]
-    assert not judge(FISH, FISH.careful, True)["affirms_false"]
-    assert judge(ZUMPS, ZUMPS.wrong, True)["invents"]
-    assert not judge(ZUMPS, ZUMPS.careful, True)["invents"]
-    assert judge(HAY, HAY.wrong, True)["denies_true"]
-    assert not judge(HAY, HAY.careful, True)["denies_true"]
+    assert {"affirms_false", "denies_true", "invents"}.isdisjoint(measure_answer(COWS, COWS.wrong, True))
+    assert measure_answer(FISH, FISH.wrong, True)["affirms_false"]
+    assert not measure_answer(FISH, FISH.careful, True)["affirms_false"]
+    assert measure_answer(ZUMPS, ZUMPS.wrong, True)["invents"]
+    assert not measure_answer(ZUMPS, ZUMPS.careful, True)["invents"]
+    assert measure_answer(HAY, HAY.wrong, True)["denies_true"]
+    assert not measure_answer(HAY, HAY.careful, True)["denies_true"]
 
 
 @pytest.mark.parametrize("text", ["", "Cow cow cow.", "What do cows eat?"])
 def test_an_ungrammatical_answer_about_an_unknown_thing_is_not_counted_as_invented_or_not(text):
-    assert "invents" not in judge(ZUMPS, text, True)
+    assert "invents" not in measure_answer(ZUMPS, text, True)
 
 
 
@@ -107,7 +108,7 @@ def test_held_out_labelers_prefer_correct_answers_and_equal_answers_are_a_tie():
     wrong = [record(prompt, prompt.wrong) for prompt in prompts]
     shares = []
     for ours, sft, expected in ((careful, wrong, 1), (wrong, careful, 0), (careful, careful, 0.5)):
-        compared = add_wins(prompts, ours, sft, seed=0)
+        compared = compare_with_sft(prompts, ours, sft, seed=0)
         shares.append(sum(r["win_labelers"] for r in compared) / len(compared))
         assert {r["win_utility"] for r in compared} == {expected}
     assert shares[0] > 0.9 and shares[1] < 0.1 and shares[2] == 0.5
@@ -120,7 +121,7 @@ def test_a_stock_answer_is_the_most_frequent_one_where_it_is_not_correct():
     texts = [COWS.careful, COWS.careful, COWS.careful, "Peas.", "Grass."]
     records = [record(prompt, text) for prompt, text in zip(prompts, texts)]
     assert find_most_frequent(records) == COWS.careful
-    compared = add_wins(prompts, records, records, seed=0)
+    compared = compare_with_sft(prompts, records, records, seed=0)
     assert [r["stock_answer"] for r in compared] == [False, True, True, False, False]
 
 

@@ -299,7 +299,7 @@ def parse(text):
     if text[:1].islower():
         return None
     text = text.lower()
-    # before the facts: "The ball is red." is no claim about a thing whose colour is known
+    # these first, or "The ball is red." would be read as a fact about an unknown thing
     for pattern in other_patterns():
         match = pattern.fullmatch(text)
         if match:

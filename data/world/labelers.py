@@ -4,8 +4,9 @@ A labeler judges an answer by
 
     sum of taste[term] * utility[term]  +  biases  +  noise
 
-The terms are those of the true utility. Each labeler weights them differently. All share the same
-biases, for example for longer answers, and the noise is drawn anew for every answer. It follows a
+The terms are those of the true utility. Each labeler weights them differently. All of a group share
+the same biases, for example for longer answers (flags of compare.py change those of the training
+group), and the noise is drawn anew for every answer. It follows a
 Gumbel distribution, so a labeler prefers a to b with probability sigmoid((a - b) / noise), where a
 and b are the sums without noise: the Bradley-Terry model that eq. 1 fits. For the whole pool it
 holds only approximately, because tastes differ.

@@ -9,7 +9,7 @@ from data.files import read_records
 from data.world.labelers import make_labelers
 from data.world.tasks import opinion, unknown_question, why_question
 from data.world.text import make_probes
-from data.world.utility import breakdown, contains, is_correct
+from data.world.utility import breakdown, contains, has_no_error, is_correct
 
 # --- answers --------------------------------------------------------------------------------------
 
@@ -22,14 +22,14 @@ def make_probe_prompts(n, seed):
     return prompts
 
 
-def judge(prompt, answer, ended):
+def measure_answer(prompt, answer, ended):
     """What the true utility says of an answer. -> a dictionary, empty for a prompt of your own"""
     if not prompt.required:
         return {}
     terms = breakdown(prompt, answer, ended)
     nonzero_terms = {term: round(value, 3) for term, value in terms.items() if value}
     judged = dict(kind=prompt.kind, terms=nonzero_terms, utility=sum(terms.values()),
-                  correct=has_no_error(terms, except_for=("task", "length")),
+                  correct=has_no_error(terms),
                   exact=answer == prompt.careful, rude=terms["rude"] < 0,
                   refuses=terms["refuses"] < 0)
     if prompt.false_premise:
@@ -41,19 +41,13 @@ def judge(prompt, answer, ended):
     return judged
 
 
-def has_no_error(terms, except_for):
-    """Whether the whole task is done and no other term of the true utility is negative."""
-    errors = [value for term, value in terms.items() if value < 0 and term not in except_for]
-    return terms["task"] == 3 and not errors
-
-
 def denies(prompt, answer):
     """Whether an answer denies the true sentence that its prompt takes for granted."""
     text = answer.lower()
     return contains(text, prompt.denial.rstrip(".").lower()) or "you are not right" in text
 
 
-def add_wins(prompts, records, sft_records, seed):
+def compare_with_sft(prompts, records, sft_records, seed):
     """Wins against SFT's answers, by the true utility and by one held-out labeler per prompt, who
     sees both answers; and stock answers. -> new records"""
     rng, labelers = random.Random(f"judge {seed}"), make_labelers("held-out")
@@ -89,7 +83,9 @@ def measure_accuracy(score_fn, tokenizer, path):
     """On the held-out comparisons of a file: the share of pairs that the scores order as the true
     utility does, and the share on which two held-out labelers agree."""
     scores, utilities, rankings = [], [], []
-    for _, record in read_records(path) if path.is_file() else []:
+    if not path.is_file():
+        return {}
+    for _, record in read_records(path):
         if "utilities" in record:
             prompt = encode_prompt(tokenizer, record["prompt"])
             scores.append(score_fn([(prompt, ids) for ids in record["ids"]]).tolist())

@@ -1,7 +1,7 @@
 """The prompts of the small world: one function per task.
 
 A task draws one prompt with answers of several qualities and what the true utility requires of an
-answer. TASKS gives each its share, in the proportions of the paper's table 1.
+answer. TASKS gives each its share, nearly in the proportions of the paper's table 1.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ class Prompt:
     kind: str                 # one of the ten of the paper's table 1
     text: str                 # without the newline that encode_prompt adds
     careful: str              # an answer that is correct
-    terse: str                # one that says too little
+    terse: str                # a very short one; to some prompts it is still correct
     wrong: str                # one of the right form that is false or mistaken
     required: tuple           # groups (n, phrases): an answer must contain n phrases of each
     n_words: int              # the length that the prompt needs
     pleasing: str = ""        # one that affirms a false premise, invents, or is rude on request
     false_premise: str = ""   # the false sentence that the prompt presupposes
-    denial: str = ""          # the denial of what the prompt presupposes, if that is true
+    denial: str = ""          # if the prompt presupposes a true sentence: the one that denies it
     unknown: str = ""         # the thing that does not exist
     one_answer: bool = False  # a question that has exactly one full answer
 

@@ -10,7 +10,8 @@ biases and noise.
     rude        -1.5 or 0   it contains an insult
     padding     -1 .. 0     -1/2 for each empty phrase
     refuses     -1/2 or 0   it says "I do not know" to a prompt about known things
-    form        -1.5 .. 0   -1.5 times the fraction of sentences that are ungrammatical or repeated
+    form        -1.5 .. 0   -1.5 times the fraction of sentences that are ungrammatical, repeated
+                            or about a word that does not exist
     length      -1.5 .. 0   -|log(words / n_words)|, where n_words are what the prompt needs
     unfinished  -1 or 0     it has no end-of-text token
 """
@@ -98,8 +99,11 @@ def utility(prompt, answer, ended=True):
 
 
 def is_correct(prompt, answer, ended=True):
+    return has_no_error(breakdown(prompt, answer, ended))
+
+
+def has_no_error(terms):
     """Whether the whole task is done and no term is negative except length, a matter of taste."""
-    terms = breakdown(prompt, answer, ended)
     errors = [terms[name] for name in TERMS if name not in ("task", "length")]
     return terms["task"] == 3 and not any(errors)
 
