@@ -47,8 +47,8 @@ def best_of(counts, scores, utilities, n):
 
 
 def sample_answers(config, tokenizer, sft, reward_model, device):
-    """2 n samples represent what SFT says to a prompt. The KL is exact for their frequencies, and an
-    underestimate at the largest n, since it cannot exceed log 2 n.
+    """2 n samples represent what SFT says to a prompt. The KL is exact for their frequencies. It is
+    an underestimate at the largest n, since it cannot exceed log 2 n.
     -> for every prompt: counts, scores, utilities, (A,) each, sorted by score"""
     prompts = make_prompts(config.prompts, "eval", config.seed)
     texts = [prompt.text for prompt in prompts for _ in range(2 * config.n)]

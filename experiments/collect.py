@@ -1,6 +1,6 @@
 """compare.py with further comparisons.
 
-    python -m experiments.collect --contrast 60   60 further comparisons, in which the careful answer
+    python -m experiments.collect --contrast 60   60 further comparisons: the careful answer
                                                   is above one that is meant to please
     python -m experiments.collect --unknown 500   500 further prompts about things that do not exist
 """

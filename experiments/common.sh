@@ -4,7 +4,7 @@
 #   SEED=1 bash experiments/NAME.sh    from out-1/, made by SEED=1 OUT=out-1 bash train_all.sh
 #   TINY=1 bash experiments/NAME.sh    only tries the commands; from out-tiny/
 #
-# Each run has a folder, out/experiments/NAME/seed-SEED/RUN/, and is skipped if that has its results.
+# Each run has a folder, out/experiments/NAME/seed-SEED/RUN/. It is skipped if it has its results.
 
 set -euo pipefail
 name=$(basename "$0" .sh)
@@ -26,7 +26,8 @@ fi
 result=results.json                   # the file that a finished run has
 small="--prompts 200 --probes 60"     # flags of eval.py, enough for a mean over three seeds
 
-begin() {   # begin RUN FILE...   makes the folder $run with files of the finished run; 1 if it is done
+begin() {   # begin RUN FILE...   makes the folder $run with files of the finished run; fails if it
+            # has its results already
     run=$OUT/seed-$SEED/$1
     if [ -e "$run/$result" ]; then echo "$run/$result exists"; return 1; fi
     printf '\n%s: %s\n' "$name" "$1"
@@ -51,7 +52,8 @@ tiny_flags() {
         compare.py | *.collect) echo "--prompts 30 --heldout-prompts 10" ;;
         ppo.py | *.other_reward | *.likelihood)
             echo "--iterations 5 --episodes 8 --minibatch 4" ;;
-        *.closed_form) echo "--prompts 4 --iterations 10 --episodes 8 --minibatch 4 --dpo-steps 5" ;;
+        *.closed_form)
+            echo "--prompts 4 --iterations 10 --episodes 8 --minibatch 4 --dpo-steps 5" ;;
         *.best_of) echo "--prompts 5 --n 4" ;;
         eval.py) echo "--prompts 10 --probes 2" ;;
     esac

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Does a small PPO model beat a large SFT model? The whole recipe at three sizes; the finished run is
-# the largest.
+# Does a small PPO model beat a large SFT model? The whole recipe at three sizes; the finished run
+# is the largest.
 source "$(dirname "$0")/common.sh"
 
 for size in "1 1 32" "2 2 64"; do

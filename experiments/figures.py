@@ -88,7 +88,7 @@ def dial(folder):
 
 
 def count_wins(path, model, other):
-    """Wins of a run's model over the SFT model of another run, by true utility; a tie counts 1/2."""
+    """Wins of a run's model over another run's SFT model, by true utility; a tie counts 1/2."""
     wins = []
     for ours, theirs in zip(plot.read_answers(path, model), plot.read_answers(other, "sft")):
         assert ours["prompt"] == theirs["prompt"]

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Helpful against honest: what if labelers praise confidence, or doubt? The bias is what they add, in
-# units of true utility; an invention costs about 3. One question in 28 is about a thing that does
-# not exist, so 1,000 more of these are ranked, and PPO trains on the prompts of the comparisons.
+# Helpful against honest: what if labelers praise confidence, or doubt? The bias is what they add,
+# in units of true utility; an invention costs about 3. One question in 28 is about a thing that
+# does not exist, so 1,000 more of these are ranked, and PPO trains on the prompts of the
+# comparisons.
 source "$(dirname "$0")/common.sh"
 
 for bias in "confidence-bias 0" "confidence-bias 3" "confidence-bias 6" "doubt-bias 3"; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What does the reward model learn from: prompts, answers per prompt, whole prompts or shuffled pairs,
-# size?
+# What does the reward model learn from: prompts, answers per prompt, whole prompts or shuffled
+# pairs, size?
 source "$(dirname "$0")/common.sh"
 
 keep() {        # keep N   the first N rankings to train on, and all that are held out

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Do labelers who prefer long answers make answers long? The bias is what labelers add for e times as
-# many words, in units of true utility. A small beta lets the policy follow further.
+# Do labelers who prefer long answers make answers long? The bias is what labelers add for e times
+# as many words, in units of true utility. A small beta lets the policy follow further.
 source "$(dirname "$0")/common.sh"
 
 for bias in 0 0.5 1.5; do

@@ -34,8 +34,8 @@ from tools.training import Run
 
 
 class LikelihoodReward(RewardModel):
-    """A scalar head plus lambda times the log-probability of all tokens so far. The prompt's part of
-    it is the same for all answers, so eq. 1 does not depend on it. lambda is trained."""
+    """A scalar head plus lambda times the log-probability of all tokens so far. The prompt's part
+    is the same for all answers, so eq. 1 does not depend on it. lambda is trained."""
 
     def __init__(self, gpt):
         super().__init__(gpt)

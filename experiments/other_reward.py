@@ -96,7 +96,8 @@ def main():
         gpt, _ = load_gpt(policy_path, device)
         value_fn = RewardModel(gpt).to(device).eval()                    # its head is 0
     else:
-        check(config.reward in ("mean", "worst", "variance"), f"--reward {config.reward}; see --help")
+        check(config.reward in ("mean", "worst", "variance"),
+              f"there is no --reward {config.reward}; see --help")
         paths = sorted(Path(config.out).glob("reward-*.pt"))
         check(paths, f"{config.out} has no reward-*.pt; bash experiments/remedies.sh makes them")
         score_fn = score_with_models([load_reward(path, device) for path in paths], config.reward)

@@ -1,6 +1,6 @@
 """What does a reward model prefer to the careful answer, and what does it pay for length?
 
-    python -m experiments.probe_reward FOLDER     of the runs of sycophancy.sh, honesty.sh, length.sh
+    python -m experiments.probe_reward FOLDER     runs of sycophancy.sh, honesty.sh or length.sh
 
 affirming    share of false premises of which the affirming answer scores higher
 inventing    share of unknown things about which an invention scores higher

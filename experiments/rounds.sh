@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Does another round of labels help? Round 1 is the finished run. Rounds 2 and 3 add rankings of the
-# last policy's answers (section 3.1 of the paper) and train a new reward model and policy on all. The
-# runs low-beta show what a weak KL penalty does with each round's reward model.
+# Does another round of labels help? Round 1 is the finished run. Rounds 2 and 3 add rankings of
+# the last policy's answers (section 3.1 of the paper) and train a new reward model and policy on
+# all. The runs low-beta show what a weak KL penalty does with each round's reward model.
 source "$(dirname "$0")/common.sh"
 
 low_beta() {    # low_beta RUN FOLDER   with the reward model in FOLDER

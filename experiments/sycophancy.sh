@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Do labelers who like agreement make a sycophantic policy? The bias is what labelers add when an
-# answer affirms a false premise. That costs 4.8 in true utility, so with 3 labelers still prefer the
-# careful answer, with 6 the affirming one. Remedies: 200 pairs that contrast the two, or the true
-# utility as the reward.
+# answer affirms a false premise. That costs 4.8 in true utility, so with 3 labelers still prefer
+# the careful answer, with 6 the affirming one. Remedies: 200 pairs that contrast the two, or the
+# true utility as the reward.
 source "$(dirname "$0")/common.sh"
 
 collect_and_train() {   # collect_and_train RUN FLAGS of collect.py...

@@ -93,7 +93,8 @@ def test_collect_adds_contrasts_and_prompts_about_unknown_things(copy):
     assert len(contrasts) == 5
     for record in contrasts:
         prompt = prompts[record["prompt"]]
-        assert record["responses"] == [prompt.careful, prompt.pleasing] and record["ranking"] == [0, 1]
+        assert record["responses"] == [prompt.careful, prompt.pleasing]
+        assert record["ranking"] == [0, 1]
     train = [r for r in records if r["split"] == "train" and r not in contrasts]
     assert sum(bool(prompts[r["prompt"]].unknown) for r in train) >= 3
     valid = [record for record in records if record["split"] == "valid"]
@@ -146,7 +147,7 @@ def flags_of(script):
 def test_every_flag_of_a_command_exists(script):
     """A misspelt flag would end an experiment after an hour."""
     for line in script.read_text().splitlines():
-        for command in re.findall(r"\bpy (\w+\.py|experiments\.\w+)([^#\n]*)", line):
-            if "()" not in line:
-                named = {flag.replace("-", "_") for flag in re.findall(r"--([a-z][\w-]*)", command[1])}
-                assert named <= flags_of(command[0]), command
+        command = re.search(r"\bpy (\w+\.py|experiments\.\w+)([^#\n]*)", line)
+        if command and "()" not in line:
+            named = re.findall(r"--([a-z][\w-]*)", command[2])
+            assert {flag.replace("-", "_") for flag in named} <= flags_of(command[1]), line

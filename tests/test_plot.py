@@ -47,7 +47,8 @@ def make_run(folder, seed, run, utility=0.5, parameters=1000):
         for i in range(8):
             answers.append(dict(model=model, prompt=f"Prompt {i}?", utility=place, kind=f"kind {i}",
                                 answer=f"{'Banana' if i < 2 else 'An answer'} </script>.",
-                                correct=True, terms=dict(form=-1.5, task=2) if i < 4 else dict(task=3)))
+                                terms=dict(form=-1.5, task=2) if i < 4 else dict(task=3),
+                                correct=True))
     write(path / "answers.jsonl", answers)
     return path
 
@@ -156,7 +157,7 @@ def test_the_page_holds_the_numbers_and_answers_of_every_beta(html):
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node")
 def test_the_pages_equations_are_those_of_the_scripts(html):
-    """Its click is a gradient step on -log sigmoid(r_w - r_l), its closed form that of DPO, eq. 4."""
+    """Its click is a gradient step on eq. 1, its closed form that of DPO, eq. 4."""
     script = html.split("<script>")[1]
     functions = [script[script.index(f"function {name}"):].split("\n}\n")[0] + "\n}\n"
                  for name in ("clickStep", "closedForm")]
@@ -169,4 +170,5 @@ def test_the_pages_equations_are_those_of_the_scripts(html):
     r = reward.clone().requires_grad_()
     (-torch.nn.functional.logsigmoid(r[2] - r[0])).backward()
     assert stepped == approx((reward - r.grad).tolist(), abs=1e-5)
-    assert optimal == approx(closed_form.closed_form(ref[None], reward[None], 0.3)[0].tolist(), abs=1e-4)
+    expected = closed_form.closed_form(ref[None], reward[None], 0.3)[0].tolist()
+    assert optimal == approx(expected, abs=1e-4)
