@@ -100,7 +100,8 @@ def test_every_prompt_has_one_labeler_and_every_labeler_has_prompts(monkeypatch)
 def test_held_out_comparisons_alone_carry_what_measuring_needs(monkeypatch):
     measured = {"utilities", "second_ranking", "heldout_rankings"}
     for split in ("train", "valid"):
-        _, records = collect_with(monkeypatch, lambda text, i: f"{i}.", n=10, split=split)
+        _, records = collect_with(monkeypatch, lambda text, i: f"{i}.", n=10, split=split,
+                                  labelers=[Longest(), Longest()])
         for record in records:
             assert measured & set(record) == (measured if split == "valid" else set())
     assert len(record["utilities"]) == len(record["responses"])
