@@ -20,6 +20,7 @@ from later.completions import compare_labels
 from later.process import (collate_targets, find_targets, process_loss, solution_score,
                            step_probabilities)
 from later.reasoning import reward_steps, step_advantages
+from model import GPT, GPTConfig
 from reward import RewardModel
 from tools.checkpoints import load_gpt
 
@@ -183,9 +184,10 @@ def test_targets_by_hand(labels, indices, targets):
 
 def test_the_mask_is_1_on_the_last_tokens_of_steps():
     other = RECORD | dict(prompt=[1], ids=[4, 5], ends=[1], hits=[8])
-    tokens, targets, mask = collate_targets([RECORD, other], "hard")
+    tokens, boundaries, targets, mask = collate_targets([RECORD, other], "hard")
     assert tokens.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 4, 5, 0, 0, 0, 0, 0, 0]]
     assert mask.tolist() == [[0, 0, 0, 0, 1, 0, 1, 0, 1], [0, 0, 1, 0, 0, 0, 0, 0, 0]]
+    assert boundaries.tolist() == [[0, 0, 1, 0, 1, 0, 1, 0, 1], [1, 0, 1, 0, 0, 0, 0, 0, 0]]
     assert targets.tolist() == [[0, 0, 0, 0, 1, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0, 0]]
 
 
@@ -243,6 +245,18 @@ def test_majority_and_pass_at_k_by_hand():
                                                                  pass_at_k=passed)
 
 
+def test_a_steps_logit_is_the_head_and_the_log_likelihood_of_its_own_tokens():
+    """Each of six tokens has probability 1/6 and the head returns 0.2: after a prompt of 2, steps
+    of 2 and of 1 tokens have 0.2 - 2 log 6 and 0.2 - log 6."""
+    gpt = GPT(GPTConfig(vocab_size=6, block_size=8, n_layer=1, n_head=1, n_embd=4))
+    for p in gpt.parameters():
+        torch.nn.init.zeros_(p)
+    model = RewardModel(gpt)
+    model.head.bias.data.fill_(0.2)
+    logits = process.step_logits(model, tensor([[1, 2, 3, 4, 5]]), tensor([[0., 1, 0, 1, 1]]))
+    assert_close(logits[0, 3:], tensor([0.2 - 2 * math.log(6), 0.2 - math.log(6)]))
+
+
 def test_a_steps_probability_sees_no_later_step_no_padding_and_no_other_row(out):
     torch.manual_seed(0)
     gpt, tokenizer = load_gpt(out / "sft.pt")
@@ -251,7 +265,7 @@ def test_a_steps_probability_sees_no_later_step_no_padding_and_no_other_row(out)
     prompt, response = tokenizer.encode(PROBLEM.text + "\n"), tokenizer.encode(CORRECT) + [
         tokenizer.eos]
     ends = step_ends(tokenizer, response)
-    alone = model(tensor([prompt + response[:ends[0] + 1]])).sigmoid()[0, -1].item()
+    alone = step_probabilities(model, [(prompt, response[:ends[0] + 1])], [ends[:1]])[0][0]
     whole, cut = step_probabilities(model, [(prompt, response), (prompt, response[:-1])],
                                     [ends, ends[:3]])
     assert whole[0] == approx(alone, abs=1e-5) and cut == approx(whole[:3], abs=1e-5)

@@ -6,8 +6,8 @@
 # et al. (2305.20050) find best of n by process above outcome above majority vote; Uesato et al.
 # (2211.14275) that both find as many correct answers, and process more correct traces.
 #
-# Look for: the fraction of lucky chains first, as without any all must tie; best of 64; traces among
-# correct answers; then RL on steps, on the process reward model, or on the final answer.
+# Look for: the fraction of lucky chains first, as without any all must tie; best of 64; traces
+# among correct answers; then RL on steps, on the process reward model, or on the final answer.
 #
 # It continues in the folder of later/demos/reasoning.sh of the same seed.
 
