@@ -118,7 +118,8 @@ def test_the_stage_writes_rankings_and_their_agreement(copy, capsys):
     assert [record["split"] for record in records] == ["train"] * 12 + ["valid"] * 6
     [metrics] = read(copy / "metrics" / "compare.jsonl")
     assert metrics["step"] == -1 and 0 < metrics["agreement"] < 1
-    assert f"18 rankings; two labelers agree on {metrics['agreement']:.1%}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"18 rankings; two labelers agree on {metrics['agreement']:.1%} of pairs" in printed
 
 
 def test_training_and_held_out_prompts_are_disjoint(out):

@@ -12,8 +12,7 @@ from data.batches import encode_example
 from data.tokenizer import Tokenizer, train_ranks
 from data.world.text import make_documents, make_prompts
 from generate import respond
-from model import GPT, GPTConfig
-from reward import RewardModel, load_reward, score_all
+from reward import load_reward, score_all
 from tools.checkpoints import load_gpt, save_checkpoint
 
 transformers = pytest.importorskip("transformers")
@@ -161,9 +160,10 @@ def test_an_exported_reward_model_gives_the_same_scores_also_when_padded(out, tm
 
 def test_an_exported_policy_can_be_imported_again(out, exported, tmp_path):
     run("import", exported / "ppo", tmp_path / "base.pt")
-    (before, tokenizer), (after, imported) = load_gpt(out / "ppo.pt"), load_gpt(tmp_path / "base.pt")
-    assert tokenizer.state() == imported.state()
-    for p, q in zip(before.parameters(), after.parameters()):
+    exported_model, tokenizer = load_gpt(out / "ppo.pt")
+    imported_model, imported_tokenizer = load_gpt(tmp_path / "base.pt")
+    assert tokenizer.state() == imported_tokenizer.state()
+    for p, q in zip(exported_model.parameters(), imported_model.parameters()):
         assert torch.equal(p, q)
 
 

@@ -139,7 +139,8 @@ def test_with_bfloat16_blocks_logits_and_log_probs_are_float32(monkeypatch):
 
 def frequencies(logits, temperature, n=40_000):
     torch.manual_seed(0)
-    return torch.bincount(sample_token(logits.expand(n, -1), temperature), minlength=len(logits)) / n
+    tokens = sample_token(logits.expand(n, -1), temperature)
+    return torch.bincount(tokens, minlength=len(logits)) / n
 
 
 def test_sample_token_follows_the_softmax_and_never_takes_a_token_of_probability_0():
