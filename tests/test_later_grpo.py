@@ -260,6 +260,21 @@ def test_the_ratio_is_1_before_the_first_update_and_adam_moves_towards_better_an
     assert ((moved * mask[:, 1:]).sum(dim=1) / mask.sum(dim=1) * adv).mean() > 0
 
 
+def test_the_first_action_of_the_mask_chooses_the_first_response_token(copy, monkeypatch):
+    prompts = {p.text + "\n" for p in make_checkable(1000, "train", 0)}
+    tokenizer = load_gpt(copy / "sft.pt")[1]
+    checked = []
+
+    def spy(config, policy, adam, tokens, mask, *others):
+        for row, row_mask in zip(tokens, mask):
+            checked.append(tokenizer.decode(row[:row_mask.argmax() + 1]))
+        return {}
+
+    monkeypatch.setattr(grpo, "update", spy)
+    call(grpo, copy, "--iterations 1 --prompts 2 --group 2 --max-new-tokens 8")
+    assert len(checked) == 4 and set(checked) <= prompts
+
+
 @pytest.mark.parametrize("method", ["grpo", "dr_grpo", "rloo"])
 def test_a_run_raises_its_score(copy, method):
     """That of the reward model, since so small a model is never correct."""
