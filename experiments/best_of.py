@@ -51,7 +51,9 @@ def sample_answers(config, tokenizer, sft, reward_model, device):
     an underestimate at the largest n, since it cannot exceed log 2 n.
     -> for every prompt: counts, scores, utilities, (A,) each, sorted by score"""
     prompts = make_prompts(config.prompts, "eval", config.seed)
-    texts = [prompt.text for prompt in prompts for _ in range(2 * config.n)]
+    texts = []
+    for prompt in prompts:
+        texts += [prompt.text] * (2 * config.n)
     responses = respond(sft, tokenizer, texts, config.max_new_tokens, title="best of n")
     examples = []
     for text, response in zip(texts, responses):

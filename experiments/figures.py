@@ -47,13 +47,12 @@ def fit_gao(d, gain):
 def print_gao(runs):
     """Fits the true utility above SFT's along the training of all policies."""
     d, gain = [], []
-    for paths in runs.values():
-        for path in paths:
-            start = plot.read_results(path)["sft"]["utility"]
-            for line in read_watched(path):
-                if line["kl"] > 0.1:
-                    d.append(math.sqrt(line["kl"]))
-                    gain.append(line["utility"] - start)
+    for path in plot.all_paths(runs):
+        start = plot.read_results(path)["sft"]["utility"]
+        for line in read_watched(path):
+            if line["kl"] > 0.1:
+                d.append(math.sqrt(line["kl"]))
+                gain.append(line["utility"] - start)
     if len(d) < 3:
         return
     d, gain = np.array(d), np.array(gain)
@@ -75,7 +74,7 @@ def dial(folder):
         draw(axis, kl, cells, fmt="o-", color=COLOURS[key], label=name)
     for i, (run, x, (mean, _)) in enumerate(zip(runs, kl, cells)):
         note(axis, run.removeprefix("beta-"), x, mean, dy=7 if i % 2 == 0 else -14, ha="center")
-    sft = statistics.mean(average(paths, "sft", "utility")[0] for paths in runs.values())
+    sft, _ = average(plot.all_paths(runs), "sft", "utility")
     axis.axhline(sft, color=COLOURS["sft"], linestyle="--", linewidth=1,
                  label="true utility of SFT")
     axis.set(xscale="log", xlabel="KL to SFT, nats per answer (log)",
@@ -134,7 +133,10 @@ def read_best_of(paths):
     tables = [json.loads((path / "best_of.json").read_text()) for path in paths]
     rows = []
     for rows_of_n in zip(*tables):
-        rows.append({key: mean_and_spread([row[key] for row in rows_of_n]) for key in rows_of_n[0]})
+        cells = {}
+        for key in rows_of_n[0]:
+            cells[key] = mean_and_spread([row[key] for row in rows_of_n])
+        rows.append(cells)
     return rows
 
 

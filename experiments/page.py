@@ -66,7 +66,7 @@ def describe_candidates(path):
 
 def main():
     config = read_flags(__doc__, Config)
-    paths = [path for paths in plot.find_runs(config.folder).values() for path in paths]
+    paths = plot.all_paths(plot.find_runs(config.folder))
     data = dict(dial=describe_dial(config.folder), candidates=describe_candidates(paths[0]),
                 noise=NOISE["train"], sft_utility=plot.average(paths, "sft", "utility")[0])
     text = json.dumps(data, indent=1).replace("<", "\\u003c")        # no </script> inside

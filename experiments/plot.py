@@ -48,6 +48,14 @@ def find_runs(folder, result="results.json"):
     return runs
 
 
+def all_paths(runs):
+    """The folders of all runs and seeds."""
+    paths = []
+    for paths_of_run in runs.values():
+        paths += paths_of_run
+    return paths
+
+
 def read_results(path):
     return json.loads((path / "results.json").read_text())
 
@@ -124,7 +132,6 @@ def points(folder, models, *keys):
     tables = table(folder, models, *keys)
     runs = find_runs(folder)
     names = list(runs)
-    all_paths = [path for paths in runs.values() for path in paths]
     figure, axes = make_axes(len(keys), 3.0, 1.3 + 0.3 * len(names))
     for i, (axis, key) in enumerate(zip(axes[0], keys)):
         for j, (model, rows) in enumerate(tables.items()):
@@ -133,7 +140,7 @@ def points(folder, models, *keys):
                           [names.index(run) + 0.2 * j for run in shown],
                           xerr=[rows[run][i][1] for run in shown], fmt="o", capsize=3,
                           color=COLOURS.get(model, "black"), label=NAMES.get(model, model))
-        sft = average(all_paths, "sft", key)
+        sft = average(all_paths(runs), "sft", key)
         if sft and models != "rm":
             axis.axvline(sft[0], color=COLOURS["sft"], linestyle="--", linewidth=1)
         axis.set_yticks(range(len(names)), names if i == 0 else [""] * len(names))

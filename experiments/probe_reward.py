@@ -85,8 +85,11 @@ def main():
     for run, paths in plot.find_runs(sys.argv[1]).items():
         probes = [probe(path) for path in paths if (path / "reward.pt").exists()]
         if probes:
-            cells = [plot.mean_and_spread([values[name] for values in probes]) for name in columns]
-            print(f"| {run} | {' | '.join(map(plot.format_cell, cells))} |")
+            cells = []
+            for name in columns:
+                cell = plot.mean_and_spread([values[name] for values in probes])
+                cells.append(plot.format_cell(cell))
+            print(f"| {run} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
