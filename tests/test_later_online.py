@@ -131,6 +131,17 @@ def test_online_dpo_raises_the_better_response_against_a_fixed_reference(out):
     assert_close(logprob_all(ref, flatten(COMPARISONS), "cpu"), before)
 
 
+def test_online_dpo_compares_the_policy_with_its_reference(out):
+    """h of each pair from log-probs of policy and reference, and log(1 + exp(-beta h))."""
+    policy, ref = load_gpt(out / "sft.pt")[0], load_gpt(out / "base.pt")[0]
+    examples = flatten(COMPARISONS)
+    log_ratio = logprob_all(policy, examples, "cpu") - logprob_all(ref, examples, "cpu")
+    h = log_ratio.view(2, 2)[:, 0] - log_ratio.view(2, 2)[:, 1]
+    loss, _ = online_dpo_loss(policy, ref, COMPARISONS, 0.5, "cpu")
+    assert loss.item() == approx(torch.log1p(torch.exp(-0.5 * h)).mean().item(), abs=1e-4)
+    assert h.abs().max() > 0.1
+
+
 # --- the script -----------------------------------------------------------------------------------
 
 
