@@ -118,7 +118,9 @@ def test_an_exported_policy_has_the_same_logits_and_greedy_text(out, exported):
         torch.testing.assert_close(ours(tokens), theirs(tokens).logits, atol=1e-4, rtol=1e-4)
     texts = [prompt.text for prompt in make_prompts(8, "eval")]
     batch = their_tokenizer([text + "\n" for text in texts], return_tensors="pt", padding=True)
-    assert set(batch) == {"input_ids", "attention_mask"}
+    settings = json.loads((exported / "ppo" / "tokenizer_config.json").read_text())
+    assert set(settings["model_input_names"]) == set(batch) == {"input_ids", "attention_mask"}
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
     replies = theirs.generate(**batch, max_new_tokens=24, do_sample=False)
     for text, reply in zip(texts, replies[:, batch.input_ids.shape[1]:]):
         [greedy] = respond(ours, tokenizer, [text], 24, temperature=0)

@@ -131,6 +131,8 @@ def export_tokenizer(tokenizer, pad_token, padding_side, folder):
         tokenizer_object=bpe, bos_token=END, eos_token=END, pad_token=pad_token,
         padding_side=padding_side,
         model_input_names=["input_ids", "attention_mask"]).save_pretrained(folder)
+    path = Path(folder) / "tokenizer_config.json"                # transformers 4 and 5 both know:
+    path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
 
 
 def export_comparisons(path, folder):
