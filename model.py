@@ -6,12 +6,11 @@ in every other layer.
 
 Notation: x is a prompt and y a response, both token ids. B batch, T tokens, C channels, H heads,
 D head size, L layers, V vocabulary, K responses per prompt, N any number of sequences; () is the
-shape of a scalar. A batch is `(tokens, mask)`, both (B, T), right-padded. mask[b, t] is 1 if the
-loss is taken over tokens[b, t]: on a response with its end-of-text token `eos`, or on all of a
-pretraining document; and 0 on prompts and padding. Attention is causal, so right padding needs no
-attention mask.
+shape of a scalar. "The paper" is InstructGPT (arXiv 2203.02155), unless another is named.
 
-In all files "the paper" is InstructGPT (arXiv 2203.02155), unless another is named.
+A batch is `(tokens, mask)`, both (B, T), right-padded. mask[b, t] is 1 if the loss is taken over
+tokens[b, t]: on a response with its end-of-text token `eos`, or on all of a pretraining document;
+and 0 on prompts and padding. Attention is causal, so right padding needs no attention mask.
 """
 
 import math
@@ -46,10 +45,8 @@ class Attention(nn.Module):
 
     def forward(self, x, cache=None, start=0):
         """softmax(q k^T / sqrt(D) + causal mask) v.  (B, T, C) -> (B, T, C)
-
-        cache = (keys, values), each (B, H, max length, D), holds the positions before `start`; the
-        new ones are written into it. None in training, where start is 0.
-        """
+        cache = (keys, values), each (B, H, max length, D), holds the positions before `start` and
+        receives the new ones; None in training, where start is 0."""
         B, T, C = x.shape
         stop = start + T
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
@@ -107,8 +104,7 @@ class GPT(nn.Module):
         self.init_weights()
 
     def init_weights(self):
-        # differs from the paper: std 0.1 for embeddings and 0.8 / sqrt(C) for matrices, not 0.02,
-        # which is made for C = 768 and more and learns slowly at C = 96
+        # differs from the paper: std 0.1 for embeddings and 0.8 / sqrt(C) for matrices, not 0.02
         C, T, L = self.config.n_embd, self.config.block_size, self.config.n_layer
         for name, p in self.named_parameters():
             if name.endswith("bias"):
@@ -140,9 +136,8 @@ class GPT(nn.Module):
         if cache is None:
             cache = [None] * len(net.h)
         x = net.drop(net.wte(tokens) + net.wpe.weight[start:stop])
-        # the final layer norm, the heads and all that follows stay in float32
-        with torch.autocast(x.device.type, self.block_dtype,
-                            enabled=self.block_dtype != torch.float32):
+        use_autocast = self.block_dtype != torch.float32
+        with torch.autocast(x.device.type, self.block_dtype, enabled=use_autocast):
             for block, layer_cache in zip(net.h, cache):
                 x = block(x, layer_cache, start)
         return net.ln_f(x)
@@ -225,11 +220,9 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None):
 
 
 def sample_token(logits, temperature):
-    """One token per row.  (B, V) -> (B,)
-
-    Inverts the cumulative distribution, which takes a seventh of torch.multinomial's time on a CPU.
-    right=True never picks a token of probability 0; the clamp is against rounding.
-    """
+    """One token per row.  (B, V) -> (B,). Inverting the cumulative distribution takes a seventh of
+    torch.multinomial's time on a CPU. right=True never picks a token of probability 0; the clamp is
+    against rounding."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     cdf = (logits.float() / temperature).softmax(dim=-1).cumsum(dim=-1)

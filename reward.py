@@ -3,8 +3,7 @@
     loss = -E[ mean over pairs of log sigmoid(r(x, y_w) - r(x, y_l)) ]                      (eq. 1)
 
 The expectation is over prompts x, the mean over all C(K,2) pairs of a prompt's K ranked responses,
-where y_w is ranked above y_l. All pairs of a prompt are in the same batch, so a prompt costs K
-forward passes.
+where y_w is ranked above y_l. All pairs of a prompt are in one batch, so it costs K forward passes.
 
     python reward.py         out/sft.pt, out/comparisons.jsonl -> out/reward.pt
 
@@ -96,6 +95,19 @@ def score_all(model, examples, device):
     return in_length_batches(lambda tokens, mask: score(model(tokens), mask), tokens, mask)
 
 
+@torch.no_grad()
+def shift_bias(config, model, tokenizer, train, device):
+    """Demonstrations get a mean score of 0, or the preferred responses if the comparisons are a
+    file of your own. The loss does not depend on the bias (section 3.5)."""
+    if config.comparisons:
+        examples = [(comparison.prompt, comparison.responses[0]) for comparison in train]
+    else:
+        examples = []
+        for prompt, answer in read_demonstrations(500, "train", config.seed):
+            examples.append(encode_example(tokenizer, prompt.text, answer))
+    model.head.bias -= score_all(model, examples, device).mean()
+
+
 def main():
     config = read_flags(__doc__, Config)
     device = setup(config)
@@ -127,23 +139,10 @@ def main():
 
     shift_bias(config, model, tokenizer, train, device)
     # accuracy on held-out labels, and of the baseline "the longer response is better"
-    scores = split_by_prompt(score_all(model, flatten(valid), device), valid)
-    response_lengths = [[len(y) for y in comparison.responses] for comparison in valid]
-    run.finish(model, tokenizer, accuracy=label_accuracy(scores),
-               accuracy_of_longer=label_accuracy(response_lengths))
-
-
-@torch.no_grad()
-def shift_bias(config, model, tokenizer, train, device):
-    """Demonstrations get a mean score of 0, or the preferred responses if the comparisons are a
-    file of your own. The loss does not depend on the bias (section 3.5)."""
-    if config.comparisons:
-        examples = [(comparison.prompt, comparison.responses[0]) for comparison in train]
-    else:
-        examples = []
-        for prompt, answer in read_demonstrations(500, "train", config.seed):
-            examples.append(encode_example(tokenizer, prompt.text, answer))
-    model.head.bias -= score_all(model, examples, device).mean()
+    scores = score_all(model, flatten(valid), device)
+    lengths = torch.tensor([len(response) for _, response in flatten(valid)])
+    run.finish(model, tokenizer, accuracy=label_accuracy(split_by_prompt(scores, valid)),
+               accuracy_of_longer=label_accuracy(split_by_prompt(lengths, valid)))
 
 
 if __name__ == "__main__":

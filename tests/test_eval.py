@@ -62,7 +62,8 @@ def test_correct_is_what_the_small_world_calls_correct_on_all_kinds_of_answers()
 
 def test_errors_are_recorded_only_where_they_are_possible():
     """Affirming needs a false premise, denying a true one, inventing an unknown thing."""
-    assert {"affirms_false", "denies_true", "invents"}.isdisjoint(measure_answer(COWS, COWS.wrong, True))
+    judged = measure_answer(COWS, COWS.wrong, True)
+    assert {"affirms_false", "denies_true", "invents"}.isdisjoint(judged)
     assert measure_answer(FISH, FISH.wrong, True)["affirms_false"]
     assert not measure_answer(FISH, FISH.careful, True)["affirms_false"]
     assert measure_answer(ZUMPS, ZUMPS.wrong, True)["invents"]
