@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data.batches import encode_example
-from data.tokenizer import Tokenizer, train_ranks
+from data.tokenizer import Tokenizer, learn_ranks
 from data.world.text import make_documents, make_prompts
 from generate import respond
 from reward import load_reward, score_all
@@ -52,7 +52,7 @@ def exported(out, tmp_path_factory):
 def gpt2(out, tmp_path_factory):
     """A folder as transformers writes it: a small GPT-2 with random weights, vocabulary, merges."""
     folder = tmp_path_factory.mktemp("gpt2")
-    tokenizer = Tokenizer(train_ranks("\n".join(make_documents(100)), 500), convert.GPT2_PATTERN)
+    tokenizer = Tokenizer(learn_ranks("\n".join(make_documents(100)), 500), convert.GPT2_PATTERN)
     torch.manual_seed(0)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
         vocab_size=501, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=500,
@@ -121,6 +121,7 @@ def test_an_exported_policy_has_the_same_logits_and_greedy_text(out, exported):
     settings = json.loads((exported / "ppo" / "tokenizer_config.json").read_text())
     assert set(settings["model_input_names"]) == set(batch) == {"input_ids", "attention_mask"}
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert batch.attention_mask[:, -1].min() == 1 and batch.attention_mask.min() == 0  # padded left
     replies = theirs.generate(**batch, max_new_tokens=24, do_sample=False)
     for text, reply in zip(texts, replies[:, batch.input_ids.shape[1]:]):
         [greedy] = respond(ours, tokenizer, [text], 24, temperature=0)
