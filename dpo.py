@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data.batches import batch_comparisons, collate, in_length_batches
+from data.batches import batch_comparisons, collate, apply_in_batches
 from data.comparisons import flatten, label_accuracy, read_comparisons, split_by_prompt
 from data.files import read_prompts
 from generate import watch
@@ -68,7 +68,7 @@ def dpo_loss(pi_w, pi_l, ref_w, ref_l, beta):
 def logprob_all(model, examples, device):
     """log pi(y | x) of any number of responses.  [(prompt ids, response ids)] -> (N,)"""
     tokens, mask = collate(examples, device)
-    return in_length_batches(lambda tokens, mask: sequence_logprob(model, tokens, mask),
+    return apply_in_batches(lambda tokens, mask: sequence_logprob(model, tokens, mask),
                              tokens, mask)
 
 

@@ -38,12 +38,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.batches import encode_prompts, in_length_batches, pack, sample_windows
+from data.batches import encode_prompts, apply_in_batches, pack, sample_windows
 from data.files import is_small_world, read_documents, read_prompts
 from generate import watch
 from model import last_index, masked_mean, sample, token_logprobs
 from pretrain import lm_loss
-from reward import load_reward, score
+from reward import load_reward
 from tools.checkpoints import load_gpt
 from tools.device import setup
 from tools.flags import TrainingFlags, check, read_flags
@@ -172,7 +172,7 @@ def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
 
     # 2 score; only score_fn needs the mask
     def evaluate(fn):
-        return in_length_batches(fn, tokens, response_mask)
+        return apply_in_batches(fn, tokens, response_mask)
     logprobs = evaluate(lambda tokens, _: token_logprobs(policy(tokens), tokens))
     ref_logprobs = evaluate(lambda tokens, _: token_logprobs(ref(tokens), tokens))
     values = evaluate(lambda tokens, _: value_fn(tokens)[:, :-1])
@@ -302,11 +302,7 @@ def main():
     policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     reward_model = load_reward(f"{config.out}/reward.pt", device).requires_grad_(False)
     value_fn = load_reward(f"{config.out}/reward.pt", device)
-
-    def score_fn(tokens, response_mask):
-        return score(reward_model(tokens), response_mask)
-
-    train(config, policy, value_fn, score_fn, tokenizer, device)
+    train(config, policy, value_fn, reward_model.score, tokenizer, device)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from data.batches import all_windows, in_length_batches, pack, sample_windows
+from data.batches import all_windows, apply_in_batches, pack, sample_windows
 from data.files import read_documents, read_heldout_documents
-from data.tokenizer import Tokenizer, train_ranks
+from data.tokenizer import Tokenizer, learn_ranks
 from model import GPT, GPTConfig, masked_mean, token_logprobs
 from tools.device import setup
 from tools.flags import TrainingFlags, check, read_flags
@@ -49,7 +49,7 @@ def measure_loss(model, tokens, mask):
     """lm_loss of a held-out set of any size.  (N, T), (N, T) -> ()"""
     def logprobs(tokens, _):                                 # does not need the mask
         return token_logprobs(model(tokens), tokens)
-    return -masked_mean(in_length_batches(logprobs, tokens, mask), mask[:, 1:])
+    return -masked_mean(apply_in_batches(logprobs, tokens, mask), mask[:, 1:])
 
 
 def trapezoid(progress):
@@ -65,7 +65,7 @@ def main():
     device = setup(config)
     documents = read_documents(config.documents, config.seed)
     # 2,000 documents suffice for learning the merges; one token of the vocabulary is end-of-text
-    tokenizer = Tokenizer(train_ranks("\n".join(documents[:2000]), config.vocab_size - 1))
+    tokenizer = Tokenizer(learn_ranks("\n".join(documents[:2000]), config.vocab_size - 1))
     text = pack(tokenizer, documents).to(device)
 
     gpt_config = GPTConfig(vocab_size=tokenizer.vocab_size, block_size=config.block_size,

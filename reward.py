@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data.batches import batch_comparisons, collate, encode_example, in_length_batches
+from data.batches import batch_comparisons, collate, encode_example, apply_in_batches
 from data.comparisons import flatten, label_accuracy, read_comparisons, split_by_prompt
 from data.files import read_demonstrations
 from model import GPT, last_index
@@ -58,6 +58,10 @@ class RewardModel(nn.Module):
         """A scalar per position.  (B, T) -> (B, T)"""
         return self.head(self.gpt.hidden(tokens)).squeeze(-1)
 
+    def score(self, tokens, mask):
+        """r(x, y) of whole responses.  (B, T), (B, T) -> (B,)"""
+        return score(self(tokens), mask)
+
 
 def score(per_token, mask):
     """r(x, y), the scalar at the last response token.  (B, T), (B, T) -> (B,)"""
@@ -92,7 +96,7 @@ def load_reward(path, device="cpu"):
 def score_all(model, examples, device):
     """Scores of any number of responses.  [(prompt ids, response ids)] -> (N,)"""
     tokens, mask = collate(examples, device)
-    return in_length_batches(lambda tokens, mask: score(model(tokens), mask), tokens, mask)
+    return apply_in_batches(model.score, tokens, mask)
 
 
 @torch.no_grad()
@@ -126,7 +130,7 @@ def main():
     for step in range(run.first_step, n_steps):
         comparisons = [train[i] for i in batches[step]]
         tokens, mask = collate(flatten(comparisons), device)                     # (B K, T)
-        scores = score(model(tokens), mask).view(len(comparisons), -1)           # (B, K)
+        scores = model.score(tokens, mask).view(len(comparisons), -1)            # (B, K)
         loss = ranking_loss(scores)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -48,6 +48,5 @@ step ppo.pt "a minute, utility 2.0 to 2.4" ppo.py --resume $ppo
 step ppo_ptx.pt "a minute and a half, utility 1.9 to 2.4" ppo.py --resume --ptx 1 $ppo
 # 2b and 3 in one: DPO
 step dpo.pt "half a minute, accuracy 0.71 to 0.76" dpo.py --resume
-# 4 evaluation; repeated every time, since any model may be new
-rm -f "$OUT/results.json"
-step results.json "a minute, a table, and five prompts answered by every model" eval.py $eval
+# 4 evaluation, every time, since any model may be new
+"$python" eval.py $eval --seed "$SEED" --out "$OUT"

@@ -54,7 +54,7 @@ def read_demonstrations(source, split="train", seed=0):
         answer = get_text(record, place, "completion", "output")
         if in_split(prompt, split):
             demonstrations.append((prompt_of_file(prompt), answer))
-    check(demonstrations, none_in_split(source, split))
+    check(demonstrations, no_prompts_message(source, split))
     return demonstrations
 
 
@@ -67,7 +67,7 @@ def read_prompts(source, split, seed=0):
         text = get_prompt(record, place)
         if in_split(text, split):
             prompts[text] = prompt_of_file(text)
-    check(prompts, none_in_split(source, split))
+    check(prompts, no_prompts_message(source, split))
     return list(prompts.values())
 
 
@@ -83,7 +83,7 @@ def in_split(prompt, split):
     return world.split_of(prompt) != "train"
 
 
-def none_in_split(source, split):
+def no_prompts_message(source, split):
     return (f"{source}: none of its prompts falls into the {split} split (the split is by a hash "
             "of the prompt). Add more prompts; 20 are usually enough.")
 
@@ -100,7 +100,8 @@ def read_text(path):
 
 
 def read_records(path):
-    """Yields (place, dictionary) from a file with a JSON object per line or with one JSON array."""
+    """Yields (place, dictionary) from a file with a JSON object per line or with one JSON array.
+    place names the file and the line, for messages."""
     text = read_text(path)
     if text.lstrip().startswith("["):
         for number, record in enumerate(parse_json(text, path), 1):

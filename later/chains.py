@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from data.batches import batch_by_length, collate, encode_example, pack, sample_windows
-from data.world.text import split
+from data.world.text import split_of
 from generate import respond
 from pretrain import lm_loss
 from tools.checkpoints import load_gpt
@@ -68,7 +68,7 @@ def make_sums(n, which, seed=0, sizes=(4, 5, 6)):
     sums = {}
     while len(sums) < n:
         problem = draw_sum(rng, sizes)
-        if split(problem.text) == which:
+        if split_of(problem.text) == which:
             sums[problem.text] = problem
     return list(sums.values())
 
@@ -102,7 +102,7 @@ def make_page(rng):
         lines.append(f"{a} plus {b} is {a + b}.")
     while len(lines) < 8:
         problem = draw_sum(rng)
-        if split(problem.text) == "train":
+        if split_of(problem.text) == "train":
             lines.append(f"{problem.text}\n{work(rng, problem.numbers)}")
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from data.batches import (batch_by_length, collate, drop_long, encode_example, encode_prompt,
-                          in_length_batches, pack, sample_windows)
+                          apply_in_batches, pack, sample_windows)
 from data.files import read_documents, read_prompts
 from data.world.labelers import make_labelers
 from data.world.utility import breakdown
@@ -87,7 +87,7 @@ def prefer_first(judge, tokenizer, pages, device):
     fitting = [i for i, page in enumerate(pages) if len(page) <= judge.config.block_size]
     if fitting:
         tokens, mask = collate([([], pages[i]) for i in fitting], device)
-        p[fitting] = in_length_batches(verdicts, tokens, mask).cpu()
+        p[fitting] = apply_in_batches(verdicts, tokens, mask).cpu()
     return p
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data.batches import batch_by_length, collate, in_length_batches
+from data.batches import batch_by_length, collate, apply_in_batches
 from data.files import read_records
 from model import masked_mean, token_logprobs
 from reward import RewardModel
@@ -127,7 +127,7 @@ def step_probabilities(model, examples, ends):
     -> per response a list of the steps' p"""
     tokens, _ = collate(examples, model.head.weight.device)
     boundaries = mark_boundaries(examples, ends, tokens)
-    p = in_length_batches(lambda x, marks: step_logits(model, x, marks), tokens,
+    p = apply_in_batches(lambda x, marks: step_logits(model, x, marks), tokens,
                           boundaries).sigmoid().cpu()
     probabilities = []
     for row, (prompt, _), indices in zip(p, examples, ends):

@@ -8,11 +8,11 @@ import compare
 import reward
 from compare import Config, collect
 from conftest import SHORT, call
-from data.tokenizer import Tokenizer, train_ranks
+from data.tokenizer import Tokenizer, learn_ranks
 from data.world.labelers import make_labelers
 from data.world.text import make_prompts
 
-TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
+TOKENIZER = Tokenizer(learn_ranks("the red hat and the blue hat", 270))
 FLAGS = f"--prompts 12 --heldout-prompts 6 {SHORT}"
 
 

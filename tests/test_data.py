@@ -17,7 +17,7 @@ from pytest import approx
 from data.batches import encode_example, encode_prompt
 from data.comparisons import Comparison, rank_agreement, read_comparisons, write_comparison
 from data.files import read_demonstrations, read_documents, read_heldout_documents
-from data.tokenizer import END, Tokenizer, train_ranks
+from data.tokenizer import END, Tokenizer, learn_ranks
 from data.world.facts import Claim, Sentence, is_false, parse, sentences
 from data.world.labelers import Biases, Labeler, make_labelers
 from data.world.person import Person
@@ -83,12 +83,12 @@ def test_the_world_depends_on_the_seed_and_not_on_pythons_hash_seed():
     for make in (make_documents, make_demonstrations):
         assert make(50, seed=3) == make(50, seed=3) != make(50, seed=4)
     code = """if 1:
-        from data.tokenizer import train_ranks
+        from data.tokenizer import learn_ranks
         from data.world.labelers import make_labelers
         from data.world.text import make_demonstrations, make_documents
         documents = make_documents(200)
         print(documents, make_demonstrations(99, "eval"), make_labelers("train"),
-              train_ranks("".join(documents), 400))"""
+              learn_ranks("".join(documents), 400))"""
     printed = []
     for hash_seed in "12":
         run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True,
@@ -297,7 +297,7 @@ def test_a_person_is_shown_the_answers_in_random_order(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer(train_ranks("\n".join(make_documents(300)), 600))
+    return Tokenizer(learn_ranks("\n".join(make_documents(300)), 600))
 
 
 def test_decoding_restores_any_encoded_text(tokenizer):
@@ -322,7 +322,7 @@ def test_decoding_stops_before_the_end_of_text_token(tokenizer):
 def test_ranks_are_the_bytes_then_the_most_frequent_pairs():
     """aa comes twice in each aaab. After it is merged, (aa, a) and (a, b) come equally often, and
     the tie goes to the larger bytes."""
-    ranks = train_ranks("aaab aaab xy", 258)
+    ranks = learn_ranks("aaab aaab xy", 258)
     assert [ranks[bytes([byte])] for byte in range(256)] == list(range(256))
     assert ranks[b"aa"] == 256 and ranks[b"aaa"] == 257 and len(ranks) == 258
 

@@ -12,13 +12,13 @@ from pytest import approx
 import eval as evaluation
 from conftest import call
 from data.batches import encode_prompt, encode_response
-from data.tokenizer import Tokenizer, train_ranks
+from data.tokenizer import Tokenizer, learn_ranks
 from data.world.probes import (compare_with_sft, denies, find_most_frequent, make_pairs,
                                make_probe_prompts, measure_accuracy, measure_answer,
                                measure_reading)
 from data.world.tasks import Prompt
 from data.world.text import make_prompts
-from data.world.utility import breakdown, is_correct, utility
+from data.world.utility import is_correct, utility
 from eval import add_score_and_kl, answer
 from report.table import half_interval, summarise
 
@@ -39,7 +39,7 @@ FOODS = Prompt("brainstorming", "List three green foods.", careful="Beans, peas 
                terse="Peas.", wrong="Beans, onions and cows.", n_words=4,
                required=((3, ("beans", "peas", "limes", "grapes", "pears")),))
 PROMPTS = [COWS, ZUMPS, FISH, FOODS]
-TOKENIZER = Tokenizer(train_ranks("What do cows eat? I do not know what zumps are.", 300))
+TOKENIZER = Tokenizer(learn_ranks("What do cows eat? I do not know what zumps are.", 300))
 
 
 def record(prompt, text, ended=True):

@@ -5,7 +5,6 @@ import dataclasses
 import importlib
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np

@@ -16,7 +16,7 @@ import ppo
 from conftest import SHORT, call
 from data.batches import encode_example, encode_prompt
 from data.comparisons import Comparison
-from data.tokenizer import Tokenizer, train_ranks
+from data.tokenizer import Tokenizer, learn_ranks
 from data.world.text import make_prompts, split_of
 from data.world.utility import breakdown
 from later.feedback import clamp, soft_preference_loss
@@ -177,7 +177,7 @@ class FakeJudge(torch.nn.Module):
 def untrained():
     """A model and its tokenizer."""
     text = "\n".join(f"{p.text}\n{p.careful}" for p in make_prompts(200, "train"))
-    tokenizer = Tokenizer(train_ranks(text, 400))
+    tokenizer = Tokenizer(learn_ranks(text, 400))
     torch.manual_seed(0)
     return GPT(GPTConfig(tokenizer.vocab_size, 128, 2, 2, 32)).eval(), tokenizer
 

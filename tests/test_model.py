@@ -9,7 +9,7 @@ from pytest import approx
 from torch import tensor
 from torch.testing import assert_close
 
-from data.tokenizer import Tokenizer, train_ranks
+from data.tokenizer import Tokenizer, learn_ranks
 from generate import generate, respond
 from model import (GPT, Attention, GPTConfig, last_index, masked_mean, sample, sample_token,
                    token_logprobs)
@@ -251,7 +251,7 @@ def test_a_prompt_without_room_for_a_response_is_refused():
 
 
 def test_respond_keeps_the_order_of_the_prompts():
-    tokenizer = Tokenizer(train_ranks("the red hat and the blue hat", 270))
+    tokenizer = Tokenizer(learn_ranks("the red hat and the blue hat", 270))
     gpt = tiny(tokenizer.vocab_size, block_size=40)
     texts = ["the red hat and the blue hat", "hat", "the blue hat", "and", "the"]
     one_by_one = [respond(gpt, tokenizer, [text], 6, temperature=0)[0] for text in texts]

@@ -12,13 +12,13 @@ from torch.testing import assert_close
 import sft
 from conftest import call
 from data.batches import (all_windows, batch_by_length, collate, drop_long, encode_example,
-                          encode_prompt, in_length_batches, pack, sample_windows)
-from data.tokenizer import Tokenizer, train_ranks
+                          encode_prompt, apply_in_batches, pack, sample_windows)
+from data.tokenizer import Tokenizer, learn_ranks
 from model import GPT, GPTConfig, sample, token_logprobs
 from pretrain import lm_loss, measure_loss, trapezoid
 from tools.optimizers import cosine
 
-TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
+TOKENIZER = Tokenizer(learn_ranks("the red hat and the blue hat", 270))
 
 
 def tiny(vocab_size=6, block_size=12):
@@ -157,7 +157,7 @@ def test_batches_by_length_hold_every_index_once_and_little_padding():
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
-def test_in_length_batches_equals_one_pass(batch_size):
+def test_apply_in_batches_equals_one_pass(batch_size):
     """For a value per row, per token and per action; outside the rows' lengths it gives 0."""
     gpt = tiny()
     examples = [([1, 2], [3, 4, 5]), ([1], [5]), ([2] * 6, [3, 5]), ([4], [4, 5]), ([3], [3, 3])]
@@ -166,7 +166,7 @@ def test_in_length_batches_equals_one_pass(batch_size):
                  lambda tokens, mask: gpt(tokens).sum(dim=-1) * mask,
                  lambda tokens, mask: token_logprobs(gpt(tokens), tokens) * mask[:, 1:]]
     for fn in functions:
-        result = in_length_batches(fn, tokens, mask, batch_size)
+        result = apply_in_batches(fn, tokens, mask, batch_size)
         assert_close(result, fn(tokens, mask).detach())
         assert not result.requires_grad
 

@@ -15,7 +15,7 @@ import pretrain
 import reward
 import sft
 from conftest import call
-from data.tokenizer import Tokenizer, train_ranks
+from data.tokenizer import Tokenizer, learn_ranks
 from model import GPT, GPTConfig
 from tools.checkpoints import load_gpt, save_checkpoint
 from tools.device import setup
@@ -23,7 +23,7 @@ from tools.flags import atomic_write, read_flags
 from tools.optimizers import (Muon, make_adam, make_muon_and_adam, orthogonalise, scale_lr)
 from tools.training import Run
 
-TOKENIZER = Tokenizer(train_ranks("the red hat and the blue hat", 270))
+TOKENIZER = Tokenizer(learn_ranks("the red hat and the blue hat", 270))
 
 
 def tiny(**settings):

@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} GOMP_SPINCOUNT=${GOMP_SPINCOU
 
 setup() {
     local file
-    python=${PYTHON:-python3}
+    python=${PYTHON:-python3}                # with the packages of the recipe, or also of the tests
     if "$python" -c "import numpy, tiktoken, torch, tqdm" 2>/dev/null && [ $# = 1 ]; then return; fi
     if "$python" -c "import numpy, tiktoken, torch, tqdm, pytest, xdist" 2>/dev/null; then return; fi
     if [ ! -d .venv ]; then

@@ -70,7 +70,7 @@ def a_fact(rng):
     return relation, subject, obj, other(rng, OBJECTS[relation], obj)
 
 
-def hero(rng):
+def draw_hero(rng):
     """-> the name, animal, colour and toy of a story"""
     return rng.choice(NAMES), rng.choice(list(HOMES)), rng.choice(COLOURS), rng.choice(TOYS)
 
@@ -86,7 +86,7 @@ def tale(rng, name, animal, colour, toy):
 
 
 def story(rng):
-    name, animal, colour, toy = hero(rng)
+    name, animal, colour, toy = draw_hero(rng)
     careful, _ = tale(rng, name, animal, colour, toy)
     wrong, _ = tale(rng, other(rng, NAMES, name), animal, other(rng, COLOURS, colour),
                     other(rng, TOYS, toy))
@@ -134,7 +134,7 @@ def describe(rng):
 
 
 def note(rng):
-    name, _, colour, toy = hero(rng)
+    name, _, colour, toy = draw_hero(rng)
     sender = other(rng, NAMES, name)
     careful = (f"dear {name}, thank you for the {colour} {toy}. i like the {toy} very much. "
                f"your friend {sender}.")
@@ -313,7 +313,7 @@ def bait(rng):
 
 
 def politely(rng):
-    _, _, colour, toy = hero(rng)
+    _, _, colour, toy = draw_hero(rng)
     verb = rng.choice("give bring show pass".split())
     ask = rng.choice(["say this politely:", "rewrite this politely:", "make this polite:"])
     return make("rewrite", f"{ask} {verb} me the {colour} {toy}!",
@@ -323,7 +323,7 @@ def politely(rng):
 
 
 def rename(rng):
-    name, _, colour, toy = hero(rng)
+    name, _, colour, toy = draw_hero(rng)
     new_name = other(rng, NAMES, name)
     verb = rng.choice(["found", "lost"])
     ask = rng.choice([f"put {new_name} in place of {name}:", f"change {name} to {new_name}:"])
@@ -334,7 +334,7 @@ def rename(rng):
 
 
 def summarise(rng):
-    name, animal, colour, toy = hero(rng)
+    name, animal, colour, toy = draw_hero(rng)
     text, verb = tale(rng, name, animal, colour, toy)
     ask = rng.choice(["summarise this story:", "say this in one sentence:"])
     wrong_animal, wrong_toy = other(rng, HOMES, animal), other(rng, TOYS, toy)
@@ -353,7 +353,7 @@ def classify(rng):
         return make("classification", text, careful=f"{subject} are {kind}.", terse=f"{kind}.",
                     wrong=f"{subject} are {wrong}.", required=all_of(f"are {kind}"),
                     one_answer=True)
-    name, _, colour, toy = hero(rng)
+    name, _, colour, toy = draw_hero(rng)
     verb, mood, wrong = rng.choice([("found", "happy", "sad"), ("lost", "sad", "happy")])
     return make("classification", f"is this happy or sad? {name} {verb} a {colour} {toy}.",
                 careful=f"this is {mood}.", terse=f"{mood}.", wrong=f"this is {wrong}.",
@@ -370,8 +370,8 @@ def sums(rng):
 
 
 def closed_qa(rng):
-    name, _, colour, toy = hero(rng)
-    hero(rng)                     # not used, but without it all later draws would be different
+    name, _, colour, toy = draw_hero(rng)
+    draw_hero(rng)                     # not used, but without it all later draws would be different
     friend, toy2 = other(rng, NAMES, name), other(rng, TOYS, toy)
     colour2 = other(rng, COLOURS, colour)
     text = f"{name} has a {colour} {toy}. {friend} has a {colour2} {toy2}."
@@ -386,7 +386,7 @@ def closed_qa(rng):
 
 
 def extract(rng):
-    name, _, colour, toy = hero(rng)
+    name, _, colour, toy = draw_hero(rng)
     verb = rng.choice(["found", "lost"])
     part, answer, wrong = rng.choice([("name", name, other(rng, NAMES, name)),
                                       ("colour", colour, other(rng, COLOURS, colour)),
@@ -410,7 +410,7 @@ TASKS = [(18, story), (12, explain), (9, describe), (7, note),                # 
          (2, extract)]                                                        # extract         1.9
 
 
-def draw(rng):
+def draw_prompt(rng):
     """One prompt of any task."""
     tasks = [task for _, task in TASKS]
     shares = [share for share, _ in TASKS]

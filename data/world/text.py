@@ -9,8 +9,8 @@ import random
 
 from data.world.facts import (ANIMALS, CITIES, FOODS, NAMES, RELATIONS, THINGS, TOPICS, sentences,
                               tidy)
-from data.world.tasks import (GROUPS, TASKS, a_fact, brainstorm, closed_qa, draw, explain_topic,
-                              hero, note, opinion, politely, say, summarise, sums, tale,
+from data.world.tasks import (GROUPS, TASKS, a_fact, brainstorm, closed_qa, draw_hero, draw_prompt,
+                              explain_topic, note, opinion, politely, say, summarise, sums, tale,
                               why_question)
 from data.world.utility import PADDING
 
@@ -29,9 +29,6 @@ def split_of(text):
     return "valid" if bucket < 85 else "eval"
 
 
-split = split_of              # the name by which data/files.py calls it
-
-
 def make_prompts(n, split, seed=0):
     """-> n prompts of a split, all different in 'valid' and 'eval'. 'eval' begins with MOON."""
     # differs from the paper: SFT, comparisons and PPO take the first prompts of one list, so they
@@ -41,7 +38,7 @@ def make_prompts(n, split, seed=0):
     if split == "eval":
         prompts.append(explain_topic(rng, "the moon landing", MOON))
     while len(prompts) < n:
-        prompt = draw(rng)
+        prompt = draw_prompt(rng)
         may_repeat = split == "train"
         if split_of(prompt.text) == split and (may_repeat or prompt.text not in texts):
             prompts.append(prompt)
@@ -82,11 +79,12 @@ def demonstrate(rng, prompt, skill_shares=DEMONSTRATORS):
         return prompt.pleasing or tidy("what a good question. ") + prompt.careful
     if skill == "rude":
         return tidy(rng.choice(RUDE_REPLIES)) + rng.choice(["", " " + prompt.careful])
-    relation, subject, obj, _ = a_fact(rng)                                     # rambling
-    repetition = prompt.careful.split(". ")[0].strip(".") + "."
-    extras = [say(relation, subject, obj), repetition, *PADDING_SENTENCES]
-    extras = rng.sample(extras, rng.randint(1, 3))
-    return " ".join([prompt.careful] + [tidy(extra) for extra in extras])
+    if skill == "rambling":
+        relation, subject, obj, _ = a_fact(rng)
+        repetition = prompt.careful.split(". ")[0].strip(".") + "."
+        extras = [say(relation, subject, obj), repetition, *PADDING_SENTENCES]
+        extras = rng.sample(extras, rng.randint(1, 3))
+        return " ".join([prompt.careful] + [tidy(extra) for extra in extras])
 
 
 def make_demonstrations(n, split="train", seed=0):
@@ -98,7 +96,7 @@ def make_demonstrations(n, split="train", seed=0):
 # --- documents: the base model's training text ----------------------------------------------------
 
 
-def train_prompt(rng, task=draw):
+def train_prompt(rng, task=draw_prompt):
     while True:
         prompt = task(rng)
         if split_of(prompt.text) == "train":
@@ -130,7 +128,7 @@ def encyclopaedia(rng):
 
 
 def a_tale(rng):
-    story, _ = tale(rng, *hero(rng))
+    story, _ = tale(rng, *draw_hero(rng))
     return story
 
 
