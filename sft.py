@@ -25,8 +25,9 @@ from tools.optimizers import cosine, make_adam, scale_lr
 from tools.training import Run
 
 
-# differs from the paper, which has two SFT models: a baseline (16 epochs), and one that initialises
-# PPO (2 epochs, pretraining text mixed in, appendix C.3). Here the second one has both roles
+# differs from the paper: one SFT model, trained for 2 epochs with pretraining text mixed in
+# (appendix C.3), initialises PPO and is the baseline; the paper's baseline was trained apart, for
+# 16 epochs
 @dataclass(frozen=True)
 class Config(TrainingFlags):
     init_from: str = "base"        # checkpoint in --out to start from

@@ -1,6 +1,7 @@
 """You as the labeler: compare.py --me asks which of two answers is better."""
 
 import functools
+import sys
 
 
 class Person:
@@ -14,7 +15,10 @@ class Person:
             print(f"  1  {answers[i][0]}\n  2  {answers[j][0]}")
             key = ""
             while key not in ("1", "2"):
-                key = input("Which answer is better, 1 or 2? ").strip()
+                try:
+                    key = input("Which answer is better, 1 or 2? ").strip()
+                except EOFError:
+                    sys.exit("\nstopped; the labels so far are saved")
             return -1 if key == "1" else 1
 
         # shuffled, because the first answer is always the demonstration
