@@ -69,7 +69,19 @@ def test_seeds_are_summarised_by_mean_and_standard_deviation(copy, capsys):
     ppo = rows_of(shown)[0].index("PPO")
     assert rows["correct, temperature 1"][ppo] == "0.80 ± 0.14" == rows["chat"][ppo]
     assert rows["agrees with the label"][1] == "0.80 ± 0.14"
-    assert "2 seeds; seconds: base" in shown
+    assert "runs: 2; seconds: base" in shown
+
+
+def test_one_run_is_shown_with_its_intervals(copy, capsys):
+    """The spread is half of a 95 % interval over the answers."""
+    edit_results(copy, "sft", correct=0.8)
+    results = read_results(copy)
+    results["intervals"]["sft"]["correct"] = 0.26
+    (copy / "results.json").write_text(json.dumps(results))
+    call(table, copy, f"--seeds {copy}")
+    rows = rows_of(capsys.readouterr().out)
+    [correct] = [row for row in rows if row[0] == "correct, temperature 1"]
+    assert correct[rows[0].index("SFT")] == "0.80 ± 0.26"
 
 
 def test_seeds_show_only_what_all_runs_have(copy, capsys):
@@ -85,7 +97,6 @@ def test_seeds_show_only_what_all_runs_have(copy, capsys):
 
 
 @pytest.mark.parametrize("flags, message", [
-    ("--seeds out", "a standard deviation needs two folders"),
     ("--seeds out,nowhere", "results.json not found"),
     ("--out nowhere", "run `python eval.py --out nowhere` first")])
 def test_a_folder_without_results_is_one_clear_line(monkeypatch, tmp_path, flags, message):
