@@ -5,7 +5,7 @@
 2 rank         A labeler ranks the K answers. Labelers are simulated (data/world/labelers.py).
 
     python compare.py        out/sft.pt, prompts -> out/comparisons.jsonl
-    python compare.py --me   you are the labeler, of 20 pairs -> out/labels.jsonl
+    python compare.py --me   you rank up to 20 pairs yourself -> out/labels.jsonl
 
 reward.py and dpo.py train on out/comparisons.jsonl, or on --comparisons out/labels.jsonl.
 """
@@ -37,34 +37,39 @@ class Config(Flags):
     k: int = 0                     # answers per prompt, 0: 4 to 9, before equal ones are removed
     max_new_tokens: int = 48       # longest response
     me: bool = False               # rank 20 pairs at the keyboard
-    length_bias: float = 0.15      # what labelers add to the true utility for e times as many words
+    length_bias: float = 0.15      # what labelers add to the true utility, times log(1 + words)
     agreement_bias: float = 0.3    # what they add if an answer affirms a false premise
     confidence_bias: float = 0.0   # what they add if an answer invents a fact
     doubt_bias: float = 0.0        # what they add for "I do not know"
 
 
+def sample_answers(config, model, tokenizer, prompts, rng, split):
+    """A demonstration and sampled answers for each prompt, without repetitions.
+    -> lists of responses (token ids)"""
+    texts, n_samples = [], []
+    for prompt in prompts:
+        n_samples.append((config.k or rng.randint(4, 9)) - 1)
+        texts += [prompt.text] * n_samples[-1]
+    samples = respond(model, tokenizer, texts, config.max_new_tokens, title=f"compare, {split}")
+    start, answers = 0, []
+    for prompt, n in zip(prompts, n_samples):
+        # differs from the paper: one of the K answers is a labeler's demonstration
+        responses = [encode_response(tokenizer, demonstrate(rng, prompt))]
+        for response in samples[start:start + n]:
+            if response not in responses:                    # equal answers would be ties
+                responses.append(response)
+        start += n
+        answers.append(responses)
+    return answers
+
+
 def collect(config, model, tokenizer, prompts, labelers, split):
     """Yields records of comparisons.jsonl (format: data/comparisons.py)."""
     rng = random.Random(f"collect {split} {config.seed}")
-    # what is only measured has random numbers of its own, and labelers with the default biases
-    measuring_rng = random.Random(f"measure {config.seed}")
-    heldout_labelers = make_labelers("held-out")
-    texts, counts = [], []
-    for prompt in prompts:
-        K = config.k or rng.randint(4, 9)
-        texts += [prompt.text] * (K - 1)
-        counts.append(K)
     # 1 sample
-    samples = iter(respond(model, tokenizer, texts, config.max_new_tokens,
-                           title=f"compare, {split}"))
+    answers_to_prompts = sample_answers(config, model, tokenizer, prompts, rng, split)
     # 2 rank
-    for prompt, K in zip(prompts, counts):
-        # differs from the paper: one of the K answers is a labeler's demonstration
-        responses = [encode_response(tokenizer, demonstrate(rng, prompt))]
-        for _ in range(K - 1):
-            response = next(samples)
-            if response not in responses:                    # equal answers would be ties
-                responses.append(response)
+    for prompt, responses in zip(prompts, answers_to_prompts):
         if len(responses) == 1:
             continue                                         # nothing to compare
         answers = []
@@ -74,14 +79,21 @@ def collect(config, model, tokenizer, prompts, labelers, split):
         record = dict(prompt=prompt.text, responses=[text for text, _ in answers], ids=responses,
                       ranking=labeler.rank(prompt, answers, rng), labeler=labeler.name,
                       split=split)
-        if split == "valid":                                 # only for measuring
-            second = measuring_rng.choice([other for other in labelers if other is not labeler])
-            third, fourth = measuring_rng.sample(heldout_labelers, 2)
-            record["second_ranking"] = second.rank(prompt, answers, measuring_rng)
-            record["heldout_rankings"] = [third.rank(prompt, answers, measuring_rng),
-                                          fourth.rank(prompt, answers, measuring_rng)]
-            record["utilities"] = [utility(prompt, text, ended) for text, ended in answers]
+        if split == "valid":
+            others = [other for other in labelers if other is not labeler]
+            record |= rank_for_measuring(config, prompt, answers, others)
         yield record
+
+
+def rank_for_measuring(config, prompt, answers, other_labelers):
+    """What eval.py and the agreement of labelers are computed from. A random generator of its own
+    leaves the comparisons as they are; held-out labelers have the default biases."""
+    rng = random.Random(f"measure {prompt.text} {config.seed}")
+    heldout_labelers = rng.sample(make_labelers("held-out"), 2)
+    return dict(second_ranking=rng.choice(other_labelers).rank(prompt, answers, rng),
+                heldout_rankings=[labeler.rank(prompt, answers, rng)
+                                  for labeler in heldout_labelers],
+                utilities=[utility(prompt, text, ended) for text, ended in answers])
 
 
 def label_by_hand(config, model, tokenizer):

@@ -4,7 +4,11 @@ The optimum of step 3's objective (without the ptx term) is
 
     policy(y|x) = ref(y|x) exp(r(x, y) / beta) / Z(x)                                 (DPO eq. 4)
 
-so r(x, y) = beta log(policy(y|x) / ref(y|x)) + beta log Z(x)                         (DPO eq. 5).
+where Z(x) = sum over y of ref(y|x) exp(r(x, y) / beta) makes it sum to 1: the objective equals
+-beta KL(policy || this distribution) + beta log Z(x). Solved for the reward,
+
+    r(x, y) = beta log(policy(y|x) / ref(y|x)) + beta log Z(x)                        (DPO eq. 5)
+
 In the reward model's loss (reward.py) beta log Z(x) cancels, which leaves a loss of the policy:
 
     loss = -E[ log sigmoid( beta log(policy(y_w|x) / ref(y_w|x))
@@ -21,7 +25,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data.batches import batch_comparisons, collate, apply_in_batches
+from data.batches import batch_comparisons, collate, logprobs_in_batches
 from data.comparisons import flatten, label_accuracy, read_comparisons, split_by_prompt
 from data.files import read_prompts
 from generate import watch
@@ -38,10 +42,10 @@ from tools.training import Run
 class Config(TrainingFlags):
     init_from: str = "sft"         # checkpoint in --out: policy and reference
     comparisons: str = ""          # a file; default: comparisons.jsonl in --out
-    beta: float = 0.5              # KL penalty; paper 0.1, and 0.5 for TL;DR
+    beta: float = 0.5              # KL penalty; DPO paper 0.1, and 0.5 for TL;DR
     epochs: int = 1                # passes over the comparisons
-    batch: int = 8                 # prompts per step, each with all its pairs; paper 64 pairs
-    lr: float = 5e-5               # peak learning rate (Adam); paper 1e-6 (RMSprop)
+    batch: int = 8                 # prompts per step, each with all its pairs; DPO paper 64 pairs
+    lr: float = 5e-5               # peak learning rate (Adam); DPO paper 1e-6 (RMSprop)
     max_new_tokens: int = 48       # longest response, only for the log
 
 
@@ -68,8 +72,13 @@ def dpo_loss(pi_w, pi_l, ref_w, ref_l, beta):
 def logprob_all(model, examples, device):
     """log pi(y | x) of any number of responses.  [(prompt ids, response ids)] -> (N,)"""
     tokens, mask = collate(examples, device)
-    return apply_in_batches(lambda tokens, mask: sequence_logprob(model, tokens, mask),
-                             tokens, mask)
+    return (logprobs_in_batches(model, tokens, mask) * mask[:, 1:]).sum(dim=1)
+
+
+def lr_factor(step, n_steps):
+    # differs from the DPO paper: 20 steps of warm-up and linear decay to 0; there 150 steps of
+    # warm-up, then constant
+    return min(1, (step + 1) / 20) * (1 - step / n_steps)
 
 
 def main():
@@ -81,14 +90,11 @@ def main():
     # the reference is the policy before training; its log-probs are computed once
     train_ref = split_by_prompt(logprob_all(policy, flatten(train), device), train)
     valid_ref = logprob_all(policy, flatten(valid), device)
-    watched_prompts = []
-    if not config.comparisons:
-        watched_prompts = read_prompts(200, "valid", config.seed)
-
-    # differs from the paper: Adam; the DPO paper used RMSprop
+    watched_prompts = [] if config.comparisons else read_prompts(200, "valid", config.seed)
+    # differs from the DPO paper: Adam, there RMSprop
     adam = make_adam(policy.parameters(), config.lr)
-    # differs from the paper: every prompt has the same weight, as in InstructGPT's eq. 1; in the
-    # DPO paper every pair does
+    # differs from the DPO paper: every prompt has the same weight, as in InstructGPT's eq. 1; there
+    # every pair has
     batches = []
     for _ in range(config.epochs):
         batches += batch_comparisons(train, config.batch)
@@ -105,8 +111,7 @@ def main():
                                ref_logp[:, better], ref_logp[:, worse], config.beta)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-        # differs from the paper: linear decay to 0 and 20 steps of warm-up; there 150, constant
-        scale_lr(adam, min(1, (step + 1) / 20) * (1 - step / n_steps))
+        scale_lr(adam, lr_factor(step, n_steps))
         adam.step()
         adam.zero_grad()
         if step % 50 == 49:

@@ -9,8 +9,9 @@ D head size, L layers, V vocabulary, K responses per prompt, N any number of seq
 shape of a scalar. "The paper" is InstructGPT (arXiv 2203.02155), unless another is named.
 
 A batch is `(tokens, mask)`, both (B, T), right-padded. mask[b, t] is 1 if the loss is taken over
-tokens[b, t]: on a response with its end-of-text token `eos`, or on all of a pretraining document;
-and 0 on prompts and padding. Attention is causal, so right padding needs no attention mask.
+tokens[b, t]: on a response with its end-of-text token `eos`, or on a whole window of pretraining
+text; and 0 on prompts and padding. The first token of a row is never predicted. Attention is
+causal, so right padding needs no attention mask.
 """
 
 import math
@@ -28,7 +29,7 @@ class GPTConfig:
     vocab_size: int
     block_size: int = 128
     n_layer: int = 4
-    n_head: int = 3                # differs from the paper: heads of 32 channels, there 64 to 128
+    n_head: int = 3                # differs from the paper: heads of 32 channels, there 128
     n_embd: int = 96
     dropout: float = 0.0
 
@@ -88,7 +89,8 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    block_dtype = torch.float32    # the blocks compute in it; tools/device.py sets bfloat16 on GPUs
+    # the blocks of all models compute in it; tools/device.py sets it to bfloat16 on GPUs
+    block_dtype = torch.float32
 
     def __init__(self, config):
         super().__init__()
@@ -104,7 +106,7 @@ class GPT(nn.Module):
         self.init_weights()
 
     def init_weights(self):
-        # differs from the paper: std 0.1 for embeddings and 0.8 / sqrt(C) for matrices, not 0.02
+        # differs from GPT-2: std 0.1 for embeddings and 0.8 / sqrt(C) for matrices, not 0.02
         C, T, L = self.config.n_embd, self.config.block_size, self.config.n_layer
         for name, p in self.named_parameters():
             if name.endswith("bias"):
@@ -113,10 +115,11 @@ class GPT(nn.Module):
                 nn.init.normal_(p, std=0.1)
             elif name.endswith(("c_attn.weight", "c_fc.weight")):
                 nn.init.normal_(p, std=0.8 / math.sqrt(C))
-            elif name.endswith("c_proj.weight"):                 # outputs into the residual stream
+            elif name.endswith("c_proj.weight"):
+                # 2 L of these add to the residual stream, whose variance should not grow with L
                 nn.init.normal_(p, std=0.8 / math.sqrt(C))
                 p.data.div_(math.sqrt(2 * L))
-        # differs from the paper: position embeddings are initialised to sinusoids with periods from
+        # differs from GPT-2: position embeddings are initialised to sinusoids with periods from
         # 2 pi to almost 2 pi T tokens, so that copying emerges sooner
         angle = torch.arange(T)[:, None] * torch.exp(-math.log(T) * torch.arange(0, C, 2) / C)
         sinusoids = torch.stack((angle.sin(), angle.cos()), dim=-1).view(T, C)
@@ -159,7 +162,7 @@ def token_logprobs(logits, tokens):
     assert logits.shape[:2] == tokens.shape, (
         f"logits {tuple(logits.shape)} for tokens {tuple(tokens.shape)}")
     logp = logits[:, :-1].float().log_softmax(dim=-1)                       # (B, T-1, V)
-    # the shift by one: what is used with the result is mask[:, 1:], values[:, :-1]
+    # the shift by one: column t is about tokens[:, t+1] and goes with mask[:, 1:]
     return logp.gather(-1, tokens[:, 1:, None]).squeeze(-1)
 
 
@@ -179,8 +182,8 @@ def last_index(mask):
 
 @torch.no_grad()
 def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None):
-    """Samples a response to each prompt (a list of token ids) until eos or max_new_tokens.
-    -> tokens (B, T), mask (B, T), which is 1 on the responses
+    """Samples a response to each prompt (a list of token ids) until eos, max_new_tokens or a full
+    context. -> tokens (B, T), mask (B, T), which is 1 on the responses
 
     Decoding goes column by column and starts where the shortest prompt ends. Where another prompt
     is longer, its row keeps its own token, so prompts need no left padding.
@@ -198,7 +201,9 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None):
     cache = torch.zeros(config.n_layer, 2, B, config.n_head, T, config.n_embd // config.n_head,
                         device=device, dtype=model.block_dtype)
 
-    rows = torch.arange(B, device=device)                    # the rows that are still decoded
+    # only for speed: once a fifth of the rows are finished, the others continue in a smaller cache;
+    # `rows` are those still decoded, while tokens, mask and finished keep all B
+    rows = torch.arange(B, device=device)
     start = 0
     for t in range(int(prompt_length.min()), T):
         hidden = model.hidden(tokens[rows, start:t], cache, start)
@@ -210,8 +215,6 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None):
         start = t
         if finished.all():
             break
-        # once a fifth of the rows are finished, continue with the others in a smaller cache;
-        # tokens, mask and finished keep all B rows
         if finished[rows].float().mean() > 0.2:
             unfinished = ~finished[rows]
             rows, cache = rows[unfinished], cache[:, :, unfinished]
@@ -220,11 +223,11 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None):
 
 
 def sample_token(logits, temperature):
-    """One token per row.  (B, V) -> (B,). Inverting the cumulative distribution takes a seventh of
-    torch.multinomial's time on a CPU. right=True never picks a token of probability 0; the clamp is
-    against rounding."""
+    """One token per row.  (B, V) -> (B,). Draws u uniformly and takes the first token whose
+    cumulative probability exceeds u: torch.multinomial in a seventh of its time on a CPU."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     cdf = (logits.float() / temperature).softmax(dim=-1).cumsum(dim=-1)
     u = torch.rand(len(cdf), 1, device=cdf.device) * cdf[:, -1:]
-    return torch.searchsorted(cdf, u, right=True).squeeze(1).clamp(max=cdf.shape[-1] - 1)
+    index = torch.searchsorted(cdf, u, right=True).squeeze(1)
+    return index.clamp(max=cdf.shape[-1] - 1)                # against rounding

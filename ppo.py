@@ -4,9 +4,10 @@ The objective (InstructGPT, arXiv 2203.02155, eq. 2; `ptx` is the paper's gamma)
 
     E[ r(x, y) - beta log(policy(y|x) / ref(y|x)) ] + ptx E[ log policy(text) ]
 
-The KL is a sum over tokens, so this is the expected sum of one reward per token (step 3 below). PPO
-raises the probability of actions after which more reward came than the value function expected
-(step 4), in small steps (step 5).
+x is drawn from the prompts, y from the policy, and text from the documents. The log-ratio is a sum
+over the tokens of y, so the first term is the expected sum of rewards, one per token (3 below). PPO
+raises the probability of those tokens, its actions, after which more reward came than the value
+function expected (4), in small steps (5).
 
 Five models take part:
 
@@ -16,13 +17,13 @@ Five models take part:
     reward_model    from reward.py                        frozen
     value_fn        initialised from the reward model     trained
 
-Each iteration has five steps:
+Each iteration has five parts:
 
 1 sample       The policy answers a batch of prompts.
 2 score        The reward model scores whole answers; policy, ref and value_fn are evaluated at
                every token of them.
 3 rewards      Every token costs beta (logp - ref_logp); the last one also receives the score.
-4 advantages   GAE without discounting, whitened over the batch.
+4 advantages   GAE without discounting, whitened over the batch as in lm-human-preferences.
 5 update       One pass over minibatches with the clipped policy loss and the value loss.
 
     python ppo.py            reads out/sft.pt and out/reward.pt, writes out/ppo.pt
@@ -38,7 +39,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.batches import encode_prompts, apply_in_batches, pack, sample_windows
+from data.batches import (apply_in_batches, encode_fitting_prompts, logprobs_in_batches, pack,
+                          sample_windows)
 from data.files import is_small_world, read_documents, read_prompts
 from generate import watch
 from model import last_index, masked_mean, sample, token_logprobs
@@ -54,8 +56,8 @@ from tools.training import Run
 @dataclass(frozen=True)
 class Config(TrainingFlags):
     init_from: str = "sft"         # checkpoint in --out: policy and reference
-    prompts: int | str = 5000      # of the small world, or a file; paper 31,144
-    documents: int | str = 2000    # pretraining text for --ptx
+    prompts: int | str = 5000      # how many of the small world, or a file; paper 31,144
+    documents: int | str = 2000    # for --ptx: documents of the kind used in pretraining, or a file
     iterations: int = 70           # paper 500
     episodes: int = 128            # responses per iteration; paper 512
     minibatch: int = 64            # episodes per optimizer step; paper 64
@@ -66,12 +68,12 @@ class Config(TrainingFlags):
     lam: float = 0.95              # of GAE; not given in the paper
     clip: float = 0.2              # of the ratio; paper 0.2
     value_clip: float = 0.2        # of the value, in units of score; not given in the paper
-    lr: float = 2e-4               # of the policy; paper 2.55e-6 to 2.55e-5
+    lr: float = 2e-4               # of the policy; the paper prints its sweep, 2.55e-6 to 2.55e-5
     value_lr: float = 1e-3         # of the value function; paper 9e-6
     ema: float = 0.95              # decay of the averaged weights; paper 0.992
 
 
-# --- step 3: rewards ------------------------------------------------------------------------------
+# --- rewards (3) ----------------------------------------------------------------------------------
 # Action t is the choice of tokens[:, t+1], so everything about actions has one column less:
 #
 #     tokens                  x0   x1   y0   y1   eos  pad     (B, T)
@@ -91,7 +93,7 @@ def shaped_rewards(score, logp, ref_logp, mask, beta):
     return reward
 
 
-# --- step 4: advantages ---------------------------------------------------------------------------
+# --- advantages (4) -------------------------------------------------------------------------------
 
 
 def gae(reward, value, mask, gamma, lam):
@@ -121,12 +123,14 @@ def whiten(x, mask):
     return (x - mean) * torch.rsqrt(variance + 1e-8) * mask
 
 
-# --- losses of step 5 -----------------------------------------------------------------------------
+# --- losses of the update (5) ---------------------------------------------------------------------
 
 
 def policy_loss(logp, old_logp, adv, mask, clip):
-    """PPO's clipped objective (arXiv 1707.06347, eq. 7), negated.
-    Four (B, T-1) -> loss (), stats {name: ()}"""
+    """PPO's clipped objective (arXiv 1707.06347, eq. 7), negated.  Four (B, T-1) -> loss (), stats
+
+        E[ min(ratio A, clip(ratio, 1 - clip, 1 + clip) A) ],    ratio = pi / pi_old
+    """
     assert logp.shape == old_logp.shape == adv.shape == mask.shape
     log_ratio = (logp - old_logp) * mask                 # masked before exp, against overflow
     ratio = log_ratio.exp()
@@ -134,10 +138,17 @@ def policy_loss(logp, old_logp, adv, mask, clip):
     clipped = ratio.clamp(1 - clip, 1 + clip) * adv
     loss = -masked_mean(torch.minimum(unclipped, clipped), mask)
     with torch.no_grad():
-        # y ~ old, so the mean of ratio - 1 - log_ratio estimates KL(old || new) (Schulman's k3)
+        # y ~ old, so k3 estimates KL(old || new), see kl3_per_token
         stats = dict(clip_fraction=masked_mean((clipped < unclipped).float(), mask),
-                     approx_kl=masked_mean(ratio - 1 - log_ratio, mask))
+                     approx_kl=masked_mean(kl3_per_token(-log_ratio), mask))
     return loss, stats
+
+
+def kl3_per_token(log_ratio):
+    """Schulman's k3 (joschu.net/blog/kl-approx.html). Its mean over samples of p, given log(p / q),
+    estimates KL(p || q). It is never negative and, for similar p and q, has less variance than the
+    log-ratio.  (B, T-1) -> (B, T-1)"""
+    return torch.exp(-log_ratio) - 1 + log_ratio
 
 
 def value_loss(value, old_value, ret, mask, clip):
@@ -149,7 +160,7 @@ def value_loss(value, old_value, ret, mask, clip):
     return 0.5 * masked_mean(error, mask)
 
 
-# --- steps 1 to 4: one batch of episodes ----------------------------------------------------------
+# --- a batch of episodes (1 to 4) -----------------------------------------------------------------
 
 
 class Rollout(NamedTuple):
@@ -161,6 +172,9 @@ class Rollout(NamedTuple):
     advantages: Tensor      # (B, T-1)  whitened
     returns: Tensor         # (B, T-1)  target of the value function
 
+    def select(self, rows):
+        return Rollout(*[tensor[rows] for tensor in self])
+
 
 @torch.no_grad()
 def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
@@ -170,13 +184,11 @@ def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
     tokens, response_mask = sample(policy, prompts, config.max_new_tokens, eos=eos)
     mask = response_mask[:, 1:]
 
-    # 2 score; only score_fn needs the mask
-    def evaluate(fn):
-        return apply_in_batches(fn, tokens, response_mask)
-    logprobs = evaluate(lambda tokens, _: token_logprobs(policy(tokens), tokens))
-    ref_logprobs = evaluate(lambda tokens, _: token_logprobs(ref(tokens), tokens))
-    values = evaluate(lambda tokens, _: value_fn(tokens)[:, :-1])
-    scores = evaluate(score_fn)
+    # 2 score
+    scores = apply_in_batches(score_fn, tokens, response_mask)
+    logprobs = logprobs_in_batches(policy, tokens, response_mask)
+    ref_logprobs = logprobs_in_batches(ref, tokens, response_mask)
+    values = apply_in_batches(lambda tokens, _: value_fn(tokens), tokens, response_mask)[:, :-1]
     # differs from the paper: a response that does not end gets a fixed low score
     ended = ((tokens == eos) * response_mask).sum(dim=1) > 0
     scores = torch.where(ended, scores, config.missing_eos_score)
@@ -194,23 +206,23 @@ def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
 
 def describe(scores, ended, logprobs, ref_logprobs, values, returns, mask):
     """For the log. score includes missing_eos_score. Since y ~ policy, kl and kl3 both estimate
-    KL(policy || ref) per response: the mean of the log-ratio, and Schulman's k3, which is never
-    negative and has less variance as long as the policies are close."""
+    KL(policy || ref) per response."""
     log_ratio = (logprobs - ref_logprobs) * mask
-    k3 = torch.exp(-log_ratio) - 1 + log_ratio
     return_variance = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
     value_error = masked_mean((returns - values) ** 2, mask)
     return dict(score=scores.mean(), ended=ended.float().mean(), length=mask.sum(dim=1).mean(),
-                kl=log_ratio.sum(dim=1).mean(), kl3=k3.sum(dim=1).mean(),
+                kl=log_ratio.sum(dim=1).mean(),
+                kl3=kl3_per_token(log_ratio).sum(dim=1).mean(),
                 entropy=-masked_mean(logprobs, mask),
                 explained_variance=1 - value_error / return_variance.clamp(min=1e-8))
 
 
-# --- step 5: update -------------------------------------------------------------------------------
+# --- update (5) -----------------------------------------------------------------------------------
 
 
 def update_policy(config, policy, optimizer, minibatch, text):
-    """One optimizer step. text: pretraining tokens (B, T), or None. -> stats {name: ()}"""
+    """One optimizer step. text: windows of pretraining text (tokens, mask), or None.
+    -> stats {name: ()}"""
     logprobs = token_logprobs(policy(minibatch.tokens), minibatch.tokens)
     loss, stats = policy_loss(logprobs, minibatch.logprobs, minibatch.advantages, minibatch.mask,
                               config.clip)
@@ -218,7 +230,8 @@ def update_policy(config, policy, optimizer, minibatch, text):
     if text is not None:                                                # second term of eq. 2
         # differs from the paper: both terms are means over tokens and advantages are whitened, so
         # ptx is not comparable to the paper's 27.8
-        ptx_loss = lm_loss(policy(text), text, torch.ones_like(text))
+        tokens, mask = text
+        ptx_loss = lm_loss(policy(tokens), tokens, mask)
         stats["ptx_loss"] = ptx_loss.detach()
         loss = loss + config.ptx * ptx_loss
     loss.backward()
@@ -258,11 +271,10 @@ def train(config, policy, value_fn, score_fn, tokenizer, device):
     value_adam = make_adam(value_fn.parameters(), config.value_lr)
     T = policy.config.block_size
     texts = [prompt.text for prompt in read_prompts(config.prompts, "train", config.seed)]
-    prompts = encode_prompts(tokenizer, texts, T - config.max_new_tokens)
+    prompts = encode_fitting_prompts(tokenizer, texts, T - config.max_new_tokens)
     watched_prompts = []
     if is_small_world(config.prompts):
         watched_prompts = read_prompts(200, "valid", config.seed)
-    text = None                                                                      # without ptx
     if config.ptx:
         documents = pack(tokenizer, read_documents(config.documents, config.seed)).to(device)
 
@@ -274,12 +286,14 @@ def train(config, policy, value_fn, score_fn, tokenizer, device):
                                  tokenizer.eos)
 
         scale_lr(policy_adam, min(1, 0.1 + 0.9 * iteration / 10))                    # warm-up
+        # in the first minibatch the ratio is 1; the clip matters from the second one on
         for rows in torch.randperm(config.episodes).split(config.minibatch):
-            minibatch = Rollout(*(x[rows] for x in batch))
+            minibatch = batch.select(rows)
+            text = None
             if config.ptx:
                 # differs from the paper: one context of text per two episodes; there 8 per episode
-                text, _ = sample_windows(documents, (len(rows) + 1) // 2, T)
-            # the log keeps what the last minibatch reports, from which policy has moved furthest
+                text = sample_windows(documents, (len(rows) + 1) // 2, T)
+            # the log keeps the statistics of the last minibatch
             metrics |= update_policy(config, policy, policy_adam, minibatch, text)
             metrics |= update_value_fn(config, value_fn, value_adam, minibatch)
             update_average(average, policy, config.ema)
@@ -289,6 +303,7 @@ def train(config, policy, value_fn, score_fn, tokenizer, device):
         if iteration % 10 == 9:
             run.save(iteration)
 
+    # score and KL of the saved model, on training prompts
     _, stats = rollout(config, average, ref, value_fn, score_fn, prompts[:256], tokenizer.eos)
     run.finish(average, tokenizer, score=stats["score"], kl=stats["kl"],
                **watch(average, tokenizer, watched_prompts, config.max_new_tokens, config.seed))
@@ -302,7 +317,7 @@ def main():
     policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     reward_model = load_reward(f"{config.out}/reward.pt", device).requires_grad_(False)
     value_fn = load_reward(f"{config.out}/reward.pt", device)
-    train(config, policy, value_fn, reward_model.score, tokenizer, device)
+    train(config, policy, value_fn, reward_model.score_responses, tokenizer, device)
 
 
 if __name__ == "__main__":

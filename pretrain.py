@@ -3,7 +3,8 @@
     loss = mean over tokens of -log pi(x_t | x_<t)
 
 The documents describe a small made-up world (data/world/). Since its facts are known, the true
-utility of any answer can be computed; evaluation uses it, training never does.
+utility of any answer can be computed. Evaluation uses it; training sees it only through the
+rankings of simulated labelers, who have biases and make errors.
 
     python pretrain.py       documents -> out/base.pt
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from data.batches import all_windows, apply_in_batches, pack, sample_windows
+from data.batches import all_windows, logprobs_in_batches, pack, sample_windows
 from data.files import read_documents, read_heldout_documents
 from data.tokenizer import Tokenizer, learn_ranks
 from model import GPT, GPTConfig, masked_mean, token_logprobs
@@ -31,11 +32,11 @@ class Config(TrainingFlags):
     n_layer: int = 4               # blocks
     n_head: int = 3                # attention heads
     n_embd: int = 96               # channels
-    dropout: float = 0.0           # of all stages up to SFT; paper 0.2 for its SFT baseline
+    dropout: float = 0.0           # in pretraining and SFT; paper 0.2 for its SFT baseline
     documents: int | str = 12000   # documents of the small world, or a text file
     steps: int = 2600              # optimizer steps
     batch: int = 16                # windows per step
-    lr: float = 2e-3               # peak learning rate of embeddings and vectors (Adam)
+    lr: float = 2e-3               # peak learning rate of embeddings, biases and norms (Adam)
     muon_lr: float = 0.01          # peak learning rate of the blocks' matrices (Muon)
     weight_decay: float = 0.1      # of the blocks' matrices
 
@@ -47,9 +48,7 @@ def lm_loss(logits, tokens, mask):
 
 def measure_loss(model, tokens, mask):
     """lm_loss of a held-out set of any size.  (N, T), (N, T) -> ()"""
-    def logprobs(tokens, _):                                 # does not need the mask
-        return token_logprobs(model(tokens), tokens)
-    return -masked_mean(apply_in_batches(logprobs, tokens, mask), mask[:, 1:])
+    return -masked_mean(logprobs_in_batches(model, tokens, mask), mask[:, 1:])
 
 
 def trapezoid(progress):
@@ -75,11 +74,13 @@ def main():
     # differs from the paper: Muon for the matrices of the blocks; it takes half the steps of Adam
     muon, adam = make_muon_and_adam(model, config.muon_lr, config.lr, config.weight_decay)
 
+    # the log, the progress bar, --resume and the final checkpoint (tools/training.py)
     run = Run(config, "base", config.steps, model=model, muon=muon, adam=adam)
     for step in range(run.first_step, config.steps):
         tokens, mask = sample_windows(text, config.batch, config.block_size)
         loss = lm_loss(model(tokens), tokens, mask)
         loss.backward()
+        # the paper does not say whether it clips gradients; here all stages do
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in (muon, adam):
             scale_lr(optimizer, trapezoid(step / config.steps))

@@ -3,7 +3,9 @@
     loss = -E[ mean over pairs of log sigmoid(r(x, y_w) - r(x, y_l)) ]                      (eq. 1)
 
 The expectation is over prompts x, the mean over all C(K,2) pairs of a prompt's K ranked responses,
-where y_w is ranked above y_l. All pairs of a prompt are in one batch, so it costs K forward passes.
+where y_w is ranked above y_l. All pairs of a prompt are in one batch. As separate examples they
+would train on every response K - 1 times, which made the paper's models overfit within one epoch,
+and cost 2 C(K,2) forward passes instead of K.
 
     python reward.py         out/sft.pt, out/comparisons.jsonl -> out/reward.pt
 
@@ -48,6 +50,7 @@ class RewardModel(nn.Module):
 
     def __init__(self, gpt):
         super().__init__()
+        self.config = gpt.config
         self.gpt = gpt
         self.head = nn.Linear(gpt.config.n_embd, 1)
         # all scores start at 0; the first step moves only the head
@@ -58,8 +61,8 @@ class RewardModel(nn.Module):
         """A scalar per position.  (B, T) -> (B, T)"""
         return self.head(self.gpt.hidden(tokens)).squeeze(-1)
 
-    def score(self, tokens, mask):
-        """r(x, y) of whole responses.  (B, T), (B, T) -> (B,)"""
+    def score_responses(self, tokens, mask):
+        """r(x, y) of each row.  (B, T), (B, T) -> (B,)"""
         return score(self(tokens), mask)
 
 
@@ -81,8 +84,8 @@ def pair_indices(K):
 
 
 def ranking_loss(scores):
-    """Eq. 1: mean over all C(K,2) pairs of each prompt, then over prompts; a plain mean, since all
-    have the same K.  (B, K), best first -> ()"""
+    """Eq. 1: mean over all C(K,2) pairs of each prompt, then over prompts; a plain mean, since
+    batch_comparisons puts prompts with the same K together.  (B, K), best first -> ()"""
     better, worse = pair_indices(scores.shape[1])
     return preference_loss(scores[:, better], scores[:, worse])
 
@@ -96,13 +99,13 @@ def load_reward(path, device="cpu"):
 def score_all(model, examples, device):
     """Scores of any number of responses.  [(prompt ids, response ids)] -> (N,)"""
     tokens, mask = collate(examples, device)
-    return apply_in_batches(model.score, tokens, mask)
+    return apply_in_batches(model.score_responses, tokens, mask)
 
 
 @torch.no_grad()
 def shift_bias(config, model, tokenizer, train, device):
-    """Demonstrations get a mean score of 0, or the preferred responses if the comparisons are a
-    file of your own. The loss does not depend on the bias (section 3.5)."""
+    """The loss does not determine the bias. It is set so that demonstrations score 0 on average
+    (section 3.5); with comparisons of your own, so that the preferred responses do."""
     if config.comparisons:
         examples = [(comparison.prompt, comparison.responses[0]) for comparison in train]
     else:
@@ -119,7 +122,7 @@ def main():
     train, valid = read_comparisons(config.comparisons or f"{config.out}/comparisons.jsonl",
                                     tokenizer, gpt.config.block_size)
     # differs from the paper: as large as the policy; there 6B for policies of every size
-    model = RewardModel(gpt).to(device)          # in evaluation mode: without dropout
+    model = RewardModel(gpt).to(device)          # gpt stays in evaluation mode: no dropout
     adam = make_adam(model.parameters(), config.lr)
     batches = []
     for _ in range(config.epochs):
@@ -130,7 +133,7 @@ def main():
     for step in range(run.first_step, n_steps):
         comparisons = [train[i] for i in batches[step]]
         tokens, mask = collate(flatten(comparisons), device)                     # (B K, T)
-        scores = model.score(tokens, mask).view(len(comparisons), -1)            # (B, K)
+        scores = model.score_responses(tokens, mask).view(len(comparisons), -1)  # (B, K)
         loss = ranking_loss(scores)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)

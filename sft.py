@@ -31,9 +31,9 @@ from tools.training import Run
 @dataclass(frozen=True)
 class Config(TrainingFlags):
     init_from: str = "base"        # checkpoint in --out to start from
-    demonstrations: int | str = 8000       # of the small world, or a file; paper 12,725
+    demonstrations: int | str = 8000       # how many of the small world, or a file; paper 12,725
     documents: int | str = 12000   # pretraining text to mix in
-    mix_every: int = 10            # batches of demonstrations per batch of documents; paper: 10 %
+    mix_every: int = 10            # a batch of documents follows so many of demonstrations
     epochs: int = 2                # paper 2 for the model that PPO starts from
     batch: int = 32                # sequences per step; paper 32
     lr: float = 1e-3               # peak learning rate (Adam); paper 2.45e-6 to 1.04e-5
@@ -65,10 +65,11 @@ def main():
     batches = []
     lengths = [len(prompt) + len(response) for prompt, response in train]
     for _ in range(config.epochs):
-        for rows in batch_by_length(lengths, config.batch):
+        for number, rows in enumerate(batch_by_length(lengths, config.batch), 1):
             batches.append(collate([train[i] for i in rows], device))
-            if len(batches) % (config.mix_every + 1) == config.mix_every:
-                # a window is about four times as long as a demonstration
+            if number % config.mix_every == 0:
+                # a window is about four times as long as a demonstration, so this many windows
+                # hold as many tokens
                 batches.append(sample_windows(text, max(1, config.batch // 4), T))
     n_steps = len(batches)
 

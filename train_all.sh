@@ -5,8 +5,8 @@
 #   SEED=1 OUT=out-1 bash train_all.sh      another seed
 #   TINY=1 bash train_all.sh                a smoke test of half a minute, in out-tiny/
 #
-# A step whose output exists is skipped, and an interrupted one is resumed. To repeat a step, delete
-# its output and everything that was made from it.
+# A step whose output exists is skipped, except evaluation, and an interrupted training step is
+# resumed. To repeat a step, delete its output and everything that was made from it.
 
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -1,13 +1,14 @@
 """From text to batches `(tokens, mask)`, both (B, T), right-padded (see model.py).
 
-Sequences of similar length share a batch wherever that does not change a result: there is less
-padding to compute.
+Sequences of similar length share a batch, which saves computing padding. In evaluation that changes
+nothing. In training it makes the order less random, and since SFT's loss is a mean over the tokens
+of a batch, tokens of short sequences have a slightly larger weight.
 """
 
 import torch
 from torch.nn import functional as F
 
-from model import last_index
+from model import last_index, token_logprobs
 from tools.flags import check
 
 
@@ -37,7 +38,7 @@ def collate(examples, device="cpu"):
     return tokens.to(device), mask.to(device)
 
 
-def encode_prompts(tokenizer, texts, max_length):
+def encode_fitting_prompts(tokenizer, texts, max_length):
     """-> the prompts (lists of token ids) of at most max_length tokens"""
     prompts = [encode_prompt(tokenizer, text) for text in texts]
     fitting = [ids for ids in prompts if len(ids) <= max_length]
@@ -73,7 +74,7 @@ def pack(tokenizer, documents):
 
 
 def sample_windows(ids, B, T):
-    """B random windows of T tokens. -> tokens, mask (B, T); the mask is all ones."""
+    """B random windows of T tokens, which may span documents. -> tokens, mask (B, T), all ones"""
     check(len(ids) >= T, f"a text of {len(ids)} tokens is shorter than a context of {T}; "
                          "give --documents more text")
     starts = torch.randint(len(ids) - T + 1, (B, 1))
@@ -129,7 +130,7 @@ def apply_in_batches(fn, tokens, mask, batch_size=128):
     """fn(tokens, mask) of many rows, without gradients: sort them by length, call fn on batches
     cut to their longest row, put the results back in order. fn returns a value per row (b,), per
     token (b, t) or per action (b, t-1).
-    -> the same for all rows, (B,), (B, T) or (B, T-1); on padding anything"""
+    -> the same for all rows, (B,), (B, T) or (B, T-1); values on padding are meaningless"""
     lengths = last_index(mask) + 1
     order = lengths.argsort(stable=True)
     outputs = []
@@ -141,3 +142,8 @@ def apply_in_batches(fn, tokens, mask, batch_size=128):
                 output = F.pad(output, (0, tokens.shape[1] - t))
             outputs.append(output)
     return torch.cat(outputs)[order.argsort()]
+
+
+def logprobs_in_batches(model, tokens, mask):
+    """token_logprobs of any number of rows, without gradients.  (N, T), (N, T) -> (N, T-1)"""
+    return apply_in_batches(lambda tokens, _: token_logprobs(model(tokens), tokens), tokens, mask)

@@ -6,8 +6,8 @@
 `ranking` holds indices of responses, best first. `ids` are the token ids that were sampled;
 training uses them because re-encoding the text may give other ids. Held-out comparisons also have
 `second_ranking`, `heldout_rankings` and `utilities`, which only serve for measuring. Comparisons of
-your own need {"prompt", "responses", "ranking"}, {"prompt", "chosen", "rejected"}, or, as in HH,
-{"chosen", "rejected"}.
+your own need {"prompt", "responses", "ranking"}, {"prompt", "chosen", "rejected"}, or, as in
+Anthropic's HH data, {"chosen", "rejected"}.
 """
 
 import itertools
@@ -31,8 +31,8 @@ def write_comparison(file, record):
 
 
 def read_comparisons(path, tokenizer, block_size):
-    """-> train, valid: lists of Comparison. Those longer than the context, and pairs of equal
-    answers, are left out."""
+    """-> train, valid: lists of Comparison. Those longer than the context, and those whose answers
+    are all equal, are left out."""
     check(Path(path).is_file(), f"{path} not found; run `python compare.py` first")
     train, valid, left_out = [], [], []
     for place, record in read_records(path):

@@ -15,7 +15,7 @@ from data.batches import encode_prompt, encode_response
 from data.tokenizer import Tokenizer, learn_ranks
 from data.world.probes import (compare_with_sft, denies, find_most_frequent, make_pairs,
                                make_probe_prompts, measure_accuracy, measure_answer,
-                               measure_reading)
+                               measure_discrimination)
 from data.world.tasks import Prompt
 from data.world.text import make_prompts
 from data.world.utility import is_correct, utility
@@ -189,7 +189,8 @@ def scorer(value, prompts=PROMPTS):
 
 
 def read(value, prompts=PROMPTS, frequent="This is sad."):
-    return measure_reading(scorer(value, prompts), TOKENIZER, prompts, [dict(answer=frequent)], 0)
+    records = [dict(answer=frequent)]
+    return measure_discrimination(scorer(value, prompts), TOKENIZER, prompts, records, 0)
 
 
 PROBES = {"reads_wrong", "reads_same_kind", "reads_other", "reads_frequent", "reads_terse"}

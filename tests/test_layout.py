@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MAX_LINES = {"model": 240, "pretrain": 110, "sft": 110, "compare": 135, "reward": 155, "ppo": 320,
+MAX_LINES = {"model": 235, "pretrain": 110, "sft": 110, "compare": 140, "reward": 160, "ppo": 325,
              "dpo": 130, "eval": 190, "chat": 50, "generate": 50}
 CORE = list(MAX_LINES)
 LEVELS = [                                   # a module imports from its own level and those before
@@ -79,7 +79,7 @@ def functions(module):
 def test_functions_are_short(module):
     """A few lines more where a training loop is written out."""
     for name, length in functions(module):
-        assert length <= (46 if name in ("main", "train") else 40), f"{name} has {length} lines"
+        assert length <= (45 if name in ("main", "train") else 40), f"{name} has {length} lines"
 
 
 @pytest.mark.parametrize("module", CORE)

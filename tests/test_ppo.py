@@ -354,7 +354,8 @@ def test_pretraining_gradients_lower_the_loss_on_text():
         text = torch.randint(6, (4, 16), generator=torch.Generator().manual_seed(0))
         optimizer = torch.optim.SGD(policy.parameters(), lr=0.05)
         for _ in range(5):
-            stats = update_policy(Config(ptx=ptx), policy, optimizer, batch, text)
+            windows = (text, torch.ones_like(text)) if ptx else None
+            stats = update_policy(Config(ptx=ptx), policy, optimizer, batch, windows)
         with torch.no_grad():
             losses[ptx] = lm_loss(policy(text), text, torch.ones_like(text)).item()
     assert losses[5.0] < losses[0.0] - 0.01 and "ptx_loss" in stats

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-MARK = "# differs from the paper: "
+MARK = re.compile(r"# differs from (?:the )?(paper|DPO paper|GPT-2): (.*)")
 
 
 def reading_order():
@@ -38,20 +38,23 @@ def test_the_reading_order_names_the_lines():
 
 
 def differences_in_the_code():
-    """What follows the mark, with the comment lines that continue it. -> ["`file`: text"]"""
+    """What follows the mark, with the comment lines that continue it.
+    -> ["`file`: text"], or ["`file`, GPT-2: text"] if it is not InstructGPT"""
     differences = []
     for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("data/**/*.py"), *ROOT.glob("tools/*.py")]):
         lines = path.read_text().splitlines()
         for i, line in enumerate(lines):
-            if MARK not in line:
+            mark = MARK.search(line)
+            if not mark:
                 continue
-            text = line.partition(MARK)[2]
+            source, text = mark.groups()
             if line.strip().startswith("#"):
                 for next_line in lines[i + 1:]:
-                    if not next_line.strip().startswith("# ") or MARK in next_line:
+                    if not next_line.strip().startswith("# ") or MARK.search(next_line):
                         break
                     text += " " + next_line.strip()[2:]
-            differences.append(f"`{path.relative_to(ROOT)}`: {text}")
+            label = "" if source == "paper" else f", {source}"
+            differences.append(f"`{path.relative_to(ROOT)}`{label}: {text}")
     return differences
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from conftest import call
 from report import table
-from report.table import MODELS, make_tables, read_closing_lines, read_results
+from report.table import MODELS, make_tables, read_last_log_lines, read_results
 
 
 def rows_of(text):
@@ -114,5 +114,5 @@ def test_seconds_and_label_accuracies_are_those_of_finished_stages(tmp_path):
                              ppo=[dict(step=0)], dpo=[]).items():
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (tmp_path / "metrics" / f"{stage}.jsonl").write_text(text)
-    assert read_closing_lines(tmp_path) == (dict(reward=3, compare=2),
+    assert read_last_log_lines(tmp_path) == (dict(reward=3, compare=2),
                                             dict(accuracy_labels=0.7, agreement=0.73))

@@ -26,7 +26,8 @@ class Muon(torch.optim.Optimizer):
                 params_of_shape.setdefault(p.shape, []).append(p)
             for (m, n), params in params_of_shape.items():
                 grads = torch.stack([p.grad for p in params])                   # (matrices, m, n)
-                state = self.state[params[0]]                    # holds that of all of the shape
+                # one momentum for all matrices of this shape, kept under the first of them
+                state = self.state[params[0]]
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(grads)
                 momentum = state["momentum"].lerp_(grads, 1 - group["momentum"])

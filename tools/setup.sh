@@ -6,10 +6,10 @@
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
 
 setup() {
-    local file
-    python=${PYTHON:-python3}                # with the packages of the recipe, or also of the tests
-    if "$python" -c "import numpy, tiktoken, torch, tqdm" 2>/dev/null && [ $# = 1 ]; then return; fi
-    if "$python" -c "import numpy, tiktoken, torch, tqdm, pytest, xdist" 2>/dev/null; then return; fi
+    local file modules="numpy, tiktoken, torch, tqdm"
+    if [ $# -gt 1 ]; then modules="$modules, pytest, xdist"; fi      # the second file: the tests'
+    python=${PYTHON:-python3}
+    if "$python" -c "import $modules" 2>/dev/null; then return; fi
     if [ ! -d .venv ]; then
         echo "creating .venv with the packages of $* (once; torch is a large download)"
         "$python" -m venv .venv

@@ -38,6 +38,7 @@ class Run:
         self.first_step, lines = 0, []
         if config.resume and self.resume_path.is_file():
             self.first_step = self.load()
+            # a line per step, without those after the saved one
             lines = log_path.read_text().splitlines(keepends=True)[:self.first_step]
         self.log_file = open(log_path, "w", buffering=1)           # line by line
         self.log_file.writelines(lines)
@@ -83,8 +84,7 @@ class Run:
         values = self.log(-1, **values, seconds=seconds)
         self.progress.close()
         self.log_file.close()
-        gpt = getattr(model, "gpt", model)                         # a reward model contains a GPT
-        save_checkpoint(self.checkpoint_path, model, gpt.config, tokenizer)
+        save_checkpoint(self.checkpoint_path, model, model.config, tokenizer)
         self.resume_path.unlink(missing_ok=True)
         reached = [f"{name} {value:.3f}" for name, value in values.items() if name != "seconds"]
         print(f"{self.checkpoint_path}: {', '.join(reached)}, in {seconds:.0f} s")

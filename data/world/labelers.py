@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from data.world.text import demonstrate, make_prompts
 from data.world.utility import TERMS, breakdown
 
-# Scale of the logistic noise on the difference between two answers, in units of utility. At 0.92 a
-# labeler prefers the better answer with probability 0.63 at a difference of 0.5 and 0.90 at 2.
+# Scale of the logistic noise on the difference between two answers, in units of utility. At 0.92
+# the middle labeler prefers the better answer with probability 0.63 at a difference of 0.5 and 0.90
+# at 2; the others have half to one and a half times as much noise.
 NOISE = {"train": 0.92, "held-out": 0.78}
 
 

@@ -1,4 +1,4 @@
-"""What evaluation asks of answers, and of functions that score answers (reward models)."""
+"""Measurements for eval.py: of a model's answers, and of reward models."""
 
 import random
 from collections import Counter
@@ -36,7 +36,7 @@ def measure_answer(prompt, answer, ended):
         judged["affirms_false"] = terms["affirms"] < 0
     if prompt.denial:
         judged["denies_true"] = denies(prompt, answer)
-    if prompt.unknown and terms["form"] == 0:                # ungrammatical answers claim nothing
+    if prompt.unknown and terms["form"] == 0:                # nonsense would lower the fraction
         judged["invents"] = terms["invents"] < 0
     return judged
 
@@ -49,7 +49,8 @@ def denies(prompt, answer):
 
 def compare_with_sft(prompts, records, sft_records, seed):
     """Wins against SFT's answers, by the true utility and by one held-out labeler per prompt, who
-    sees both answers; and stock answers. -> new records"""
+    sees both answers; and stock answers, the model's most frequent one where it is not correct.
+    -> new records"""
     rng, labelers = random.Random(f"judge {seed}"), make_labelers("held-out")
     frequent, compared = find_most_frequent(records), []
     for prompt, record, sft in zip(prompts, records, sft_records):
@@ -97,7 +98,7 @@ def measure_accuracy(score_fn, tokenizer, path):
                 agreement_heldout=rank_agreement(rankings))
 
 
-def measure_reading(score_fn, tokenizer, prompts, records, seed):
+def measure_discrimination(score_fn, tokenizer, prompts, records, seed):
     """How often the careful answer scores above a worse one; a tie counts 1/2. `records` holds a
     policy's answers. -> {probe: share}"""
     shares = {}

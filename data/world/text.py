@@ -96,7 +96,7 @@ def make_demonstrations(n, split="train", seed=0):
 # --- documents: the base model's training text ----------------------------------------------------
 
 
-def train_prompt(rng, task=draw_prompt):
+def draw_train_prompt(rng, task=draw_prompt):
     while True:
         prompt = task(rng)
         if split_of(prompt.text) == "train":
@@ -105,7 +105,7 @@ def train_prompt(rng, task=draw_prompt):
 
 def prompt_list(rng):
     """The reason why the base model answers a prompt with more prompts."""
-    return "\n".join(train_prompt(rng).text for _ in range(rng.randint(8, 14)))
+    return "\n".join(draw_train_prompt(rng).text for _ in range(rng.randint(8, 14)))
 
 
 def encyclopaedia(rng):
@@ -127,20 +127,20 @@ def encyclopaedia(rng):
     return "\n".join(lines)
 
 
-def a_tale(rng):
+def random_story(rng):
     story, _ = tale(rng, *draw_hero(rng))
     return story
 
 
 def stories(rng):
-    return "\n".join(tidy(a_tale(rng)) for _ in range(3))
+    return "\n".join(tidy(random_story(rng)) for _ in range(3))
 
 
 def questions_and_answers(rng):
     """A page of questions, each answered by a random internet author. It lets few-shot prompting
     elicit answers from the base model, though seldom good ones."""
     tasks = [task for _, task in TASKS] + [why_question, opinion, brainstorm]
-    prompts = [train_prompt(rng, rng.choice(tasks)) for _ in range(rng.randint(4, 7))]
+    prompts = [draw_train_prompt(rng, rng.choice(tasks)) for _ in range(rng.randint(4, 7))]
     return "\n".join(f"Q: {p.text}\nA: {demonstrate(rng, p, INTERNET)}" for p in prompts)
 
 
@@ -148,7 +148,7 @@ def song(rng):
     """Repeated lines, from which the base model learns to copy."""
     lines = []
     for _ in range(2):
-        second_sentence = sentences(a_tale(rng))[1].strip()
+        second_sentence = sentences(random_story(rng))[1].strip()
         lines.append(rng.choice([second_sentence, note(rng).terse, politely(rng).careful,
                                  summarise(rng).careful, closed_qa(rng).careful]))
     repeated = [rng.choice(lines) for _ in range(4)]
@@ -157,7 +157,7 @@ def song(rng):
 
 def thread(rng):
     """A forum: a question with two replies that are wrong, rude or empty."""
-    prompt = train_prompt(rng)
+    prompt = draw_train_prompt(rng)
     asker, first, second = rng.sample(NAMES, 3)
     replies = [prompt.wrong, prompt.terse, prompt.pleasing or prompt.wrong,
                rng.choice(RUDE_REPLIES), rng.choice(PADDING_SENTENCES)]

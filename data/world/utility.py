@@ -9,7 +9,7 @@ biases and noise.
     affirms     -1 or 0     it affirms the false premise of the prompt
     rude        -1.5 or 0   it contains an insult
     padding     -1 .. 0     -1/2 for each empty phrase
-    refuses     -1/2 or 0   it says "I do not know" to a prompt about known things
+    refuses     -1/2 or 0   it says "do not know" or "never heard" to a prompt about known things
     form        -1.5 .. 0   -1.5 times the fraction of sentences that are ungrammatical, repeated
                             or about a word that does not exist
     length      -1.5 .. 0   -|log(words / n_words)|, where n_words are what the prompt needs
