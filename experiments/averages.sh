@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Which labelers does SFT imitate? Trained on few and on many demonstrations: the share of answers
-# that are incomplete, false, padded, rude, or affirm a false premise; and after PPO and DPO.
+# Which labelers does SFT imitate, from few and from many demonstrations? And PPO and DPO?
 source "$(dirname "$0")/common.sh"
 
 as_trained
@@ -9,4 +8,4 @@ for n in 250 1000 4000; do
     py sft.py --demonstrations $n
     py eval.py --prompts 500 --probes 1
 done
-points sft,ppo,dpo correct less_task less_falsehoods less_padding less_rude less_affirms
+plot points sft,ppo,dpo correct less_task less_falsehoods less_padding less_rude less_affirms

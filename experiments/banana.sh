@@ -6,6 +6,6 @@ source "$(dirname "$0")/common.sh"
 for beta in 0 0.1 0.2 1; do
     begin "beta-$beta" sft.pt reward.pt comparisons.jsonl || continue
     py experiments.other_reward --reward banana --beta $beta --iterations 60 --lr 4e-4
-    py eval.py $small
+    evaluate
 done
-points ppo bananas less_form length kl utility
+plot points ppo bananas less_form length kl utility

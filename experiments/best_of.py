@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from data.batches import encode_prompt
 from data.world.text import make_prompts
@@ -30,63 +31,52 @@ class Config(Flags):
     max_new_tokens: int = 48       # longest response
 
 
-def best_of_distribution(counts, n):
-    """How often each answer is the best of n draws. counts: how often each answer was sampled, the
-    worst answer first.  (A,) -> (A,)"""
-    share_up_to = np.cumsum(counts) / np.sum(counts)
-    return np.diff(share_up_to ** n, prepend=0)
-
-
 def best_of(counts, scores, utilities, n):
-    """For one prompt, whose A different answers are sorted by score.  Three (A,)
-    -> KL to SFT, mean score, mean true utility of best of n"""
+    """For one prompt, whose A different answers are sorted by score, the worst first. counts: how
+    often each was sampled.  Three (A,) -> KL to SFT, mean score, mean true utility of best of n"""
     p = counts / counts.sum()
-    q = best_of_distribution(counts, n)
+    q = np.diff(np.cumsum(p) ** n, prepend=0)            # how often each is the best of n draws
     kl = np.sum(q * np.log(np.maximum(q, 1e-300) / p))
     return kl, q @ scores, q @ utilities
 
 
-def sample_answers(config, tokenizer, sft, reward_model, device):
+def count_answers(prompt, responses, scores, tokenizer):
+    """The different responses to a prompt -> counts, scores, utilities, (A,) each, worst first"""
+    counts, score_of = Counter(responses), dict(zip(responses, scores))
+    table = []
+    for ids in sorted(counts, key=score_of.get):
+        true_utility = utility(prompt, tokenizer.decode(ids), ids[-1] == tokenizer.eos)
+        table.append((counts[ids], score_of[ids], true_utility))
+    return np.array(table).T
+
+
+def sample_answers(config, device):
     """2 n samples represent what SFT says to a prompt. The KL is exact for their frequencies. It is
     an underestimate at the largest n, since it cannot exceed log 2 n.
-    -> for every prompt: counts, scores, utilities, (A,) each, sorted by score"""
-    prompts = make_prompts(config.prompts, "eval", config.seed)
-    texts = []
-    for prompt in prompts:
-        texts += [prompt.text] * (2 * config.n)
-    responses = respond(sft, tokenizer, texts, config.max_new_tokens, title="best of n")
-    examples = []
-    for text, response in zip(texts, responses):
-        examples.append((encode_prompt(tokenizer, text), response))
-    scores = score_all(reward_model, examples, device).tolist()
-
+    -> `count_answers` of every prompt"""
+    sft, tokenizer = load_gpt(f"{config.out}/sft.pt", device)
+    reward_model = load_reward(f"{config.out}/reward.pt", device)
     answers = []
-    for i, prompt in enumerate(prompts):
-        rows = slice(i * 2 * config.n, (i + 1) * 2 * config.n)
-        counts = Counter(map(tuple, responses[rows]))
-        score_of = dict(zip(map(tuple, responses[rows]), scores[rows]))
-        table = []
-        for ids in sorted(counts, key=score_of.get):
-            true_utility = utility(prompt, tokenizer.decode(ids), ids[-1] == tokenizer.eos)
-            table.append((counts[ids], score_of[ids], true_utility))
-        answers.append(np.array(table).T)
+    for prompt in tqdm(make_prompts(config.prompts, "eval", config.seed), "best of n"):
+        texts = [prompt.text] * (2 * config.n)
+        responses = respond(sft, tokenizer, texts, config.max_new_tokens)
+        ids = encode_prompt(tokenizer, prompt.text)
+        scores = score_all(reward_model, [(ids, response) for response in responses], device)
+        answers.append(count_answers(prompt, [tuple(response) for response in responses],
+                                     scores.tolist(), tokenizer))
     return answers
 
 
 def main():
     config = read_flags(__doc__, Config)
-    device = setup(config)
-    sft, tokenizer = load_gpt(f"{config.out}/sft.pt", device)
-    reward_model = load_reward(f"{config.out}/reward.pt", device)
-    answers = sample_answers(config, tokenizer, sft, reward_model, device)
+    answers = sample_answers(config, setup(config))
     table, n = [], 1
     while n <= config.n:
         measured = [best_of(*answers_of_prompt, n) for answers_of_prompt in answers]
         kl, score, true_utility = np.mean(measured, axis=0)
-        formula = math.log(n) - (n - 1) / n
-        table.append(dict(n=n, kl_formula=formula, kl=kl, score=score, utility=true_utility))
-        print(f"best of {n:3}: KL {kl:.2f} (log n - (n-1)/n = {formula:.2f}), score {score:.2f}, "
-              f"true utility {true_utility:.2f}")
+        table.append(dict(n=n, kl_formula=math.log(n) - (n - 1) / n, kl=kl, score=score,
+                          utility=true_utility))
+        print(f"n {n:3}: KL {kl:.2f}, score {score:.2f}, true utility {true_utility:.2f}")
         n *= 2
     with atomic_write(f"{config.out}/best_of.json") as file:
         json.dump(table, file, indent=2)

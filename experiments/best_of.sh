@@ -4,6 +4,6 @@ source "$(dirname "$0")/common.sh"
 
 if begin n sft.pt reward.pt comparisons.jsonl ppo.pt dpo.pt; then
     py experiments.best_of
-    py eval.py $small
+    evaluate
 fi
-figure best_of
+plot best_of

@@ -1,13 +1,12 @@
 """How close do PPO and DPO get to the closed-form optimum of their objective?
 
-    E[ r(x, y) ] - beta KL(pi || ref)    is maximal at    pi* = ref exp(r / beta) / Z
-                                                                        (arXiv 2305.18290, eq. 4)
+    E[ r(x, y) ] - beta KL(pi || ref)    is maximal at    pi* = ref exp(r / beta) / Z     (eq. 4)
 
-If an answer is a single token, all answers can be enumerated and pi* computed. PPO receives the
-reward model's score of the token it samples. DPO receives pairs of sampled tokens, labelled with
-probability sigmoid(r_1 - r_2), as the Bradley-Terry model assumes. So both have the same optimum.
+(DPO, arXiv 2305.18290). If an answer is a single token, all answers can be enumerated and pi*
+computed. PPO receives the reward model's score of the token it samples. DPO receives pairs of
+sampled tokens, labelled with probability sigmoid(r_1 - r_2), as the Bradley-Terry model assumes.
 
-    python -m experiments.closed_form --beta 0.3     out/sft.pt, out/reward.pt -> out/optimum.json
+    python -m experiments.closed_form --beta 0.3     out/sft.pt, out/reward.pt -> out/results.json
 """
 
 import copy
@@ -22,10 +21,10 @@ from data.batches import collate, encode_prompt
 from data.world.text import make_prompts
 from dpo import dpo_loss
 from model import sample, token_logprobs
-from reward import load_reward
+from reward import load_reward, score_all
 from tools.checkpoints import load_gpt
 from tools.device import setup
-from tools.flags import atomic_write, check, read_flags
+from tools.flags import atomic_write, read_flags
 from tools.optimizers import make_adam, scale_lr
 
 
@@ -57,27 +56,12 @@ def next_token_logp(model, prompts):
     return model(tokens)[torch.arange(len(prompts)), last].log_softmax(dim=-1)
 
 
-@torch.no_grad()
 def every_reward(reward_model, prompts, vocab_size, device):
     """r(x, y) of every token y as the whole answer. -> (B, V)"""
-    answers = torch.arange(vocab_size, device=device)[:, None]
-    rows = []
+    examples = []
     for prompt in prompts:
-        repeated = torch.tensor(prompt, device=device).expand(vocab_size, -1)
-        rows.append(reward_model(torch.cat([repeated, answers], dim=1))[:, -1])
-    return torch.stack(rows)
-
-
-@torch.no_grad()
-def measure(name, policy, prompts, ref_logp, reward, beta):
-    """-> {"distance": KL(pi || pi*), "kl": KL(pi || ref), "reward": its mean}. The objective of pi*
-    exceeds that of pi by beta * distance."""
-    best = closed_form(ref_logp, reward, beta)
-    logp = next_token_logp(policy, prompts) if policy else best
-    measured = dict(distance=kl(logp, best).mean().item(), kl=kl(logp, ref_logp).mean().item(),
-                    reward=(logp.exp() * reward).sum(dim=-1).mean().item())
-    print(f"{name:8}", ", ".join(f"{key} {value:.3f}" for key, value in measured.items()))
-    return measured
+        examples += [(prompt, [token]) for token in range(vocab_size)]
+    return score_all(reward_model, examples, device).view(len(prompts), vocab_size)
 
 
 # --- two ways towards it --------------------------------------------------------------------------
@@ -85,8 +69,8 @@ def measure(name, policy, prompts, ref_logp, reward, beta):
 
 @torch.no_grad()
 def rollout(config, policy, ref, value_fn, rewards, prompts, rows):
-    """Steps 1 to 4 of ppo.py for the prompts `rows`. Unlike there, an answer without end-of-text
-    token is a whole answer. rewards: (prompts, V) -> ppo.Rollout"""
+    """Steps 1 to 4 of ppo.py for the prompts `rows`; but there an answer without end-of-text token
+    gets a fixed score. rewards: (prompts, V) -> ppo.Rollout"""
     tokens, response_mask = sample(policy, [prompts[i] for i in rows], max_new_tokens=1)
     mask = response_mask[:, 1:]
     answers = (tokens * response_mask).sum(dim=1).long()                         # (B,)
@@ -99,7 +83,7 @@ def rollout(config, policy, ref, value_fn, rewards, prompts, rows):
 
 
 def train_ppo(config, policy, value_fn, rewards, prompts):
-    """Yields (iteration, averaged policy) after each iteration."""
+    """ppo.train, but yields (iteration, averaged policy) after each iteration."""
     ref = copy.deepcopy(policy).requires_grad_(False)
     average = copy.deepcopy(policy).requires_grad_(False)
     policy_adam = make_adam(policy.parameters(), config.lr)
@@ -122,49 +106,44 @@ def train_dpo(config, policy, ref_logp, rewards, prompts, batch_size=64):
     for step in trange(config.dpo_steps, desc="dpo"):
         rows = torch.randint(len(prompts), (batch_size,), device=ref_logp.device)
         pairs = ref_logp[rows].exp().multinomial(2, replacement=True)            # (B, 2)
-        r = rewards[rows].gather(1, pairs)
-        first_wins = torch.rand_like(r[:, 0]) < torch.sigmoid(r[:, 0] - r[:, 1])
-        w = torch.where(first_wins, pairs[:, 0], pairs[:, 1])
-        l = torch.where(first_wins, pairs[:, 1], pairs[:, 0])
-        pi = next_token_logp(policy, [prompts[i] for i in rows])                 # (B, V)
-        ref = ref_logp[rows]
-        loss, _ = dpo_loss(pick(pi, w), pick(pi, l), pick(ref, w), pick(ref, l), config.beta)
+        first, second = rewards[rows].gather(1, pairs).unbind(dim=1)
+        first_wins = torch.rand_like(first) < torch.sigmoid(first - second)
+        pairs = torch.where(first_wins[:, None], pairs, pairs.flip(1))           # winners first
+        pi_w, pi_l = next_token_logp(policy, [prompts[i] for i in rows]).gather(1, pairs).unbind(1)
+        ref_w, ref_l = ref_logp[rows].gather(1, pairs).unbind(1)
+        loss, _ = dpo_loss(pi_w, pi_l, ref_w, ref_l, config.beta)
         loss.backward()
         scale_lr(adam, 1 - step / config.dpo_steps)
         adam.step()
         adam.zero_grad()
 
 
-def pick(logp, tokens):
-    """(B, V), (B,) -> (B,)"""
-    return logp.gather(1, tokens[:, None]).squeeze(1)
-
-
 def main():
     config = read_flags(__doc__, Config)
-    check(config.beta > 0, "--beta must be above 0")
     device = setup(config)
-    path = f"{config.out}/sft.pt"
-    sft, tokenizer = load_gpt(path, device)
-    reward_model = load_reward(f"{config.out}/reward.pt", device)
+    sft, tokenizer = load_gpt(f"{config.out}/sft.pt", device)
+    value_fn = load_reward(f"{config.out}/reward.pt", device)
     prompts = []
     for prompt in make_prompts(config.prompts, "train", config.seed):
         prompts.append(encode_prompt(tokenizer, prompt.text))
-    rewards = every_reward(reward_model, prompts, tokenizer.vocab_size, device)
-    with torch.no_grad():
-        ref_logp = next_token_logp(sft, prompts)
-    problem = prompts, ref_logp, rewards, config.beta
+    rewards = every_reward(value_fn, prompts, tokenizer.vocab_size, device)
+    ref_logp = next_token_logp(sft, prompts).detach()
+    best_logp = closed_form(ref_logp, rewards, config.beta)
+    measured = {}
 
-    measured = {"pi*": measure("pi*", None, *problem), "sft": measure("sft", sft, *problem)}
-    policy, _ = load_gpt(path, device)
-    for iteration, average in train_ppo(config, policy, reward_model, rewards, prompts):
+    def measure(name, policy):
+        distance = kl(next_token_logp(policy, prompts), best_logp).mean().item()
+        measured[name] = dict(distance=distance)
+        print(f"KL({name} || pi*) = {distance:.3f}")
+    measure("sft", sft)
+    policy = copy.deepcopy(sft)
+    for iteration, average in train_ppo(config, policy, value_fn, rewards, prompts):
         if iteration in (10, 40, 160):
-            name = f"ppo-{iteration}"
-            measured[name] = measure(name, average, *problem)
-    policy, _ = load_gpt(path, device)
+            measure(f"ppo-{iteration}", average)
+    policy = copy.deepcopy(sft)
     train_dpo(config, policy, ref_logp, rewards, prompts)
-    measured["dpo"] = measure("dpo", policy, *problem)
-    with atomic_write(f"{config.out}/optimum.json") as file:
+    measure("dpo", policy)
+    with atomic_write(f"{config.out}/results.json") as file:
         json.dump(measured, file, indent=2)
 
 

@@ -1,10 +1,5 @@
-# Sourced by every experiment.
-#
-#   bash experiments/NAME.sh           starts from the finished run in out/
-#   SEED=1 bash experiments/NAME.sh    from out-1/, made by SEED=1 OUT=out-1 bash train_all.sh
-#   TINY=1 bash experiments/NAME.sh    only tries the commands; from out-tiny/
-#
-# Each run has a folder, out/experiments/NAME/seed-SEED/RUN/. It is skipped if it has its results.
+# Sourced by every experiment; README.md shows how to run one. Each run has a folder,
+# out/experiments/NAME/seed-SEED/RUN/. It is skipped if it has its results.
 
 set -euo pipefail
 name=$(basename "$0" .sh)
@@ -23,13 +18,10 @@ if [ ! -e "$finished/results.json" ]; then
     exit 1
 fi
 
-result=results.json                   # the file that a finished run has
-small="--prompts 200 --probes 60"     # flags of eval.py, enough for a mean over three seeds
-
 begin() {   # begin RUN FILE...   makes the folder $run with files of the finished run; fails if it
             # has its results already
     run=$OUT/seed-$SEED/$1
-    if [ -e "$run/$result" ]; then echo "$run/$result exists"; return 1; fi
+    if [ -e "$run/results.json" ]; then echo "$run/results.json exists"; return 1; fi
     printf '\n%s: %s\n' "$name" "$1"
     mkdir -p "$run"
     local file
@@ -39,7 +31,7 @@ begin() {   # begin RUN FILE...   makes the folder $run with files of the finish
 py() {      # py SCRIPT FLAGS..., or py experiments.NAME FLAGS...   runs it in that folder
     local script=$1
     if [[ $script == experiments.* ]]; then script="-m $script"; fi
-    set -- $script --seed "$SEED" --out "$run" "${@:2}" $(tiny_flags "$1")
+    set -- $script "${@:2}" $(tiny_flags "$@") --seed "$SEED" --out "$run"
     echo "python $*"
     "$python" "$@"
 }
@@ -50,19 +42,24 @@ tiny_flags() {
         pretrain.py) echo "--documents 500 --steps 5 --batch 4" ;;
         sft.py) echo "--documents 500 --demonstrations 64" ;;
         compare.py | *.collect) echo "--prompts 30 --heldout-prompts 10" ;;
-        ppo.py | *.other_reward | *.likelihood)
-            echo "--iterations 5 --episodes 8 --minibatch 4" ;;
-        *.closed_form)
-            echo "--prompts 4 --iterations 10 --episodes 8 --minibatch 4 --dpo-steps 5" ;;
+        ppo.py | *.other_reward) echo "--iterations 5 --episodes 8 --minibatch 4" ;;
+        *.likelihood) tiny_flags "$2.py" ;;
+        *.closed_form) echo "--prompts 4 --iterations 10 --episodes 8 --dpo-steps 5" ;;
         *.best_of) echo "--prompts 5 --n 4" ;;
         eval.py) echo "--prompts 10 --probes 2" ;;
     esac
 }
 
-as_trained() {      # the finished run as a row of the table
-    begin as-trained results.json answers.jsonl metrics || true
+evaluate() { py eval.py --prompts 200 --probes 60; }     # enough for a mean over three seeds
+
+run_ppo() {         # run_ppo RUN FLAGS...   PPO with the finished run's reward model
+    begin "$1" sft.pt reward.pt comparisons.jsonl || return 0
+    py ppo.py "${@:2}"
+    evaluate
 }
 
-table() { "$python" -m experiments.plot table "$OUT" "$@"; }
-points() { "$python" -m experiments.plot points "$OUT" "$@"; }
-figure() { "$python" -m experiments.figures "$1" "$OUT"; }
+# the finished run as a row of the table
+as_trained() { begin as-trained results.json answers.jsonl metrics || true; }
+
+# plot COMMAND ...   a command of plot.py
+plot() { "$python" -m experiments.plot "$1" "$OUT" "${@:2}"; }

@@ -2,10 +2,6 @@
 # How far may the policy move away from SFT? PPO with eight values of beta.
 source "$(dirname "$0")/common.sh"
 
-for beta in 2 0.5 0.2 0.1 0.05 0.02 0.005 0; do
-    begin "beta-$beta" sft.pt reward.pt comparisons.jsonl || continue
-    py ppo.py --beta $beta
-    py eval.py $small
-done
-table ppo kl score utility correct correct_greedy
-figure dial
+for beta in 2 0.5 0.2 0.1 0.05 0.02 0.005 0; do run_ppo beta-$beta --beta $beta; done
+plot table ppo kl score utility correct correct_greedy
+plot dial

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Does a small PPO model beat a large SFT model? The whole recipe at three sizes; the finished run
-# is the largest.
+# Does a small PPO model beat a large SFT model? Three sizes; the finished run is the largest.
 source "$(dirname "$0")/common.sh"
 
 for size in "1 1 32" "2 2 64"; do
@@ -15,4 +14,5 @@ for size in "1 1 32" "2 2 64"; do
     py eval.py
 done
 as_trained
-figure figure1
+plot table base,base_few_shot,sft,ppo utility correct
+plot figure1

@@ -30,19 +30,17 @@ for epochs in 1 3; do
     fi
     if begin "pairs-$epochs" sft.pt comparisons.jsonl; then
         keep 500
-        "$python" -m experiments.shuffled "$run/comparisons.jsonl" "$run/pairs.jsonl"
+        "$python" -m experiments.pairs split < "$run/comparisons.jsonl" > "$run/pairs.jsonl"
         fit --comparisons "$run/pairs.jsonl" --batch 64 --epochs $epochs   # as many pairs per step
     fi
 done
-for size in "1 1 32" "2 2 64"; do
+for size in "1 1 32" "2 2 64" "4 3 96"; do
     read -r layers heads channels <<< "$size"
-    begin "size-${layers}x$channels" sft.pt comparisons.jsonl || continue
+    begin "size-${layers}x$channels" sft.pt base.pt comparisons.jsonl || continue
     keep 1000
-    py pretrain.py --n-layer $layers --n-head $heads --n-embd $channels
+    if [ $channels != 96 ]; then        # the finished run's base model has the last size
+        py pretrain.py --n-layer $layers --n-head $heads --n-embd $channels
+    fi
     fit --init-from base
 done
-if begin size-4x96 sft.pt base.pt comparisons.jsonl; then       # the finished run's base model
-    keep 1000
-    fit --init-from base
-fi
-points rm accuracy_labels accuracy_utility reads_wrong reads_same_kind
+plot points rm accuracy_labels accuracy_utility reads_wrong reads_same_kind

@@ -8,7 +8,7 @@ for bias in 0 0.5 1.5; do
     py compare.py --length-bias $bias --prompts 2000
     py reward.py
     py ppo.py --beta 0.03
-    py eval.py $small
+    evaluate
 done
 "$python" -m experiments.probe_reward "$OUT"
-points ppo length utility kl score
+plot points ppo length utility kl score

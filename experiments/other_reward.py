@@ -7,7 +7,6 @@ utility     the true utility
 labelers    how a random labeler rates the answer
 mean        the mean score of the reward models out/reward-*.pt
 worst       their lowest score (arXiv 2310.02743, worst-case optimisation)
-variance    their mean minus their variance (the same paper, uncertainty-weighted optimisation)
 
 All else is ppo.py's. For the first three the value function's head starts at 0, since no reward
 model predicts these rewards.
@@ -23,7 +22,7 @@ import ppo
 from data.files import read_prompts
 from data.world.labelers import make_labelers
 from data.world.utility import utility
-from reward import RewardModel, load_reward, score
+from reward import RewardModel, load_reward
 from tools.checkpoints import load_gpt
 from tools.device import setup
 from tools.flags import check, read_flags
@@ -31,10 +30,7 @@ from tools.flags import check, read_flags
 
 @dataclass(frozen=True)
 class Config(ppo.Config):
-    reward: str = "banana"         # banana, utility, labelers, mean, worst or variance
-
-
-# --- rewards of a prompt and an answer ------------------------------------------------------------
+    reward: str = "banana"         # banana, utility, labelers, mean or worst
 
 
 def count_bananas(prompt, answer, ended):
@@ -65,26 +61,6 @@ def score_with(reward_fn, tokenizer, prompts):
     return score_fn
 
 
-# --- several reward models ------------------------------------------------------------------------
-
-
-def combine(scores, how):
-    """(models, B) -> (B,)"""
-    if how == "worst":
-        return scores.amin(dim=0)
-    if how == "variance":
-        return scores.mean(dim=0) - scores.var(dim=0, unbiased=False)
-    return scores.mean(dim=0)
-
-
-def score_with_models(reward_models, how):
-    """-> a score_fn of ppo.train"""
-    def score_fn(tokens, response_mask):
-        scores = [score(model(tokens), response_mask) for model in reward_models]
-        return combine(torch.stack(scores), how)
-    return score_fn
-
-
 def main():
     config = read_flags(__doc__, Config)
     device = setup(config)
@@ -96,12 +72,17 @@ def main():
         gpt, _ = load_gpt(policy_path, device)
         value_fn = RewardModel(gpt).to(device).eval()                    # its head is 0
     else:
-        check(config.reward in ("mean", "worst", "variance"),
+        check(config.reward in ("mean", "worst"),
               f"there is no --reward {config.reward}; see --help")
         paths = sorted(Path(config.out).glob("reward-*.pt"))
-        check(paths, f"{config.out} has no reward-*.pt; bash experiments/remedies.sh makes them")
-        score_fn = score_with_models([load_reward(path, device) for path in paths], config.reward)
+        reward_models = [load_reward(path, device) for path in paths]
         value_fn = load_reward(paths[0], device)
+
+        def score_fn(tokens, response_mask):
+            scores = [model.score(tokens, response_mask) for model in reward_models]
+            if config.reward == "mean":
+                return torch.stack(scores).mean(dim=0)
+            return torch.stack(scores).amin(dim=0)
     ppo.train(config, policy, value_fn, score_fn, tokenizer, device)
 
 

@@ -1,12 +1,16 @@
-"""Tables and dot plots of an experiment: means over seeds ± standard deviations.
+"""The tables and pictures of the experiments: means over seeds ± standard deviations.
 
     python -m experiments.plot table FOLDER MODELS KEY...     prints Markdown, a row per run
-    python -m experiments.plot points FOLDER MODELS KEY...    draws docs/<folder>.svg as well
+    python -m experiments.plot points FOLDER MODELS KEY...    the same, and draws a dot per run
+    python -m experiments.plot dial FOLDER                    score and true utility by KL
+    python -m experiments.plot figure1 FOLDER                 true utility by size
+    python -m experiments.plot best_of FOLDER                 best of n next to PPO and DPO
 
-FOLDER holds seed-0/RUN/, seed-1/RUN/, ...; MODELS are names in results.json, separated by commas
-(sft,ppo,dpo; rm is the reward model). A KEY is something that eval.py measured of them. Two kinds
-are counted in answers.jsonl: `bananas` is the share of answers with the word, `less_TERM` the share
-of answers that lose utility by a term of data/world/utility.py: less_task, less_rude, less_form.
+FOLDER holds seed-0/RUN/, seed-1/RUN/, ...; its name is that of the picture, docs/NAME.svg. MODELS
+are names in results.json, separated by commas (sft,ppo,dpo; rm is the reward model). A KEY is
+something that eval.py measured of them. Two kinds are counted in answers.jsonl: `bananas` is the
+share of answers with the word, `less_TERM` the share of answers that lose utility by a term of
+data/world/utility.py: less_task, less_rude, less_form.
 """
 
 import json
@@ -29,20 +33,13 @@ def mean_and_spread(values):
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def format_cell(cell):
-    """(mean, spread), or None -> str"""
-    return "" if cell is None else f"{cell[0]:.2f} ± {cell[1]:.2f}"
-
-
-def find_runs(folder, result="results.json"):
-    """-> {run: its folder for every seed} of the finished runs, in the order they were started"""
+def find_runs(folder):
+    """-> {run: its folder for every seed}, in the order in which the runs were finished"""
     def order(path):
-        first_file = min((file.stat().st_mtime for file in path.iterdir()), default=0)
-        return path.parent.name, path.name != "as-trained", first_file
+        return path.parent.parent.name, path.stat().st_mtime
     runs = {}
-    for path in sorted(Path(folder).glob("seed-*/*/"), key=order):
-        if (path / result).exists():
-            runs.setdefault(path.name, []).append(path)
+    for path in sorted(Path(folder).glob("seed-*/*/results.json"), key=order):
+        runs.setdefault(path.parent.name, []).append(path.parent)
     if not runs:
         sys.exit(f"error: no finished run in {folder}")
     return runs
@@ -50,10 +47,7 @@ def find_runs(folder, result="results.json"):
 
 def all_paths(runs):
     """The folders of all runs and seeds."""
-    paths = []
-    for paths_of_run in runs.values():
-        paths += paths_of_run
-    return paths
+    return sum(runs.values(), [])
 
 
 def read_results(path):
@@ -62,11 +56,6 @@ def read_results(path):
 
 def read_lines(path):
     return [json.loads(line) for line in open(path, encoding="utf-8")]
-
-
-def read_log(path, stage):
-    """The steps of a stage, without the closing line."""
-    return [line for line in read_lines(path / f"metrics/{stage}.jsonl") if line["step"] >= 0]
 
 
 def read_answers(path, model):
@@ -94,25 +83,26 @@ def average(paths, model, key):
     return mean_and_spread(values) if values else None
 
 
-# --- tables and points ----------------------------------------------------------------------------
+# --- tables and drawing ---------------------------------------------------------------------------
 
 
-def table(folder, models, *keys):
-    """Prints a table per model. -> {model: {run: [(mean, spread) or None for each key]}}"""
-    tables = {}
-    for model in models.split(","):
-        print(f"\n{NAMES.get(model, model)}\n\n| run | seeds | {' | '.join(keys)} |")
-        print("|---" * (len(keys) + 2) + "|")
-        tables[model] = {}
-        for run, paths in find_runs(folder).items():
-            cells = [average(paths, model, key) for key in keys]
-            if any(cells):
-                tables[model][run] = cells
-                print(f"| {run} | {len(paths)} | {' | '.join(map(format_cell, cells))} |")
-    return tables
+def format_cell(cell):
+    """(mean, spread), text or None -> text"""
+    if isinstance(cell, tuple):
+        return f"{cell[0]:.2f} ± {cell[1]:.2f}"
+    return cell or ""
 
 
-def make_axes(columns=1, width=5.0, height=3.4):
+def print_row(*cells):
+    print(f"| {' | '.join(map(format_cell, cells))} |")
+
+
+def print_header(*names):
+    print_row(*names)
+    print("|---" * len(names) + "|")
+
+
+def make_axes(columns=1, width=6.5, height=3.8):
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -121,10 +111,47 @@ def make_axes(columns=1, width=5.0, height=3.4):
     return plt.subplots(1, columns, figsize=(width * columns, height), squeeze=False)
 
 
-def save(figure, name):
+def save(figure, folder):
+    path = PICTURES / f"{Path(folder).name}.svg"
     figure.tight_layout()
-    figure.savefig(PICTURES / f"{name}.svg", metadata={"Date": None})
-    print(f"wrote {PICTURES / name}.svg")
+    figure.savefig(path, metadata={"Date": None})
+    print(f"wrote {path}")
+
+
+def draw(axis, xs, cells, **style):
+    """A line through means, with bars for the spreads. cells: [(mean, spread)]"""
+    return axis.errorbar(xs, [mean for mean, _ in cells], yerr=[spread for _, spread in cells],
+                         capsize=2, **style)
+
+
+def draw_by_kl(axis, labels, cells):
+    """Score and true utility against the KL to SFT, with a label at every point.
+    cells: {key: [(mean, spread)]}"""
+    kl = [max(mean, 0.02) for mean, _ in cells["kl"]]                    # above 0, for a log axis
+    for key, name in (("score", "score of the reward model"), ("utility", "true utility")):
+        draw(axis, kl, cells[key], fmt="o-", color=COLOURS[key], label=name)
+    for i, (text, x, (y, _)) in enumerate(zip(labels, kl, cells["utility"])):
+        axis.annotate(text, (x, y), xytext=(0, 7 if i % 2 == 0 else -14), fontsize=9,
+                      textcoords="offset points", ha="center")
+    axis.set(xlabel="KL to SFT, nats per answer")
+
+
+# --- a row or a dot per run -----------------------------------------------------------------------
+
+
+def table(folder, models, *keys):
+    """Prints a table per model. -> {model: {run: [(mean, spread) or None for each key]}}"""
+    tables = {}
+    for model in models.split(","):
+        print(f"\n{NAMES.get(model, model)}\n")
+        print_header("run", "seeds", *keys)
+        tables[model] = {}
+        for run, paths in find_runs(folder).items():
+            cells = [average(paths, model, key) for key in keys]
+            if any(cells):
+                tables[model][run] = cells
+                print_row(run, str(len(paths)), *cells)
+    return tables
 
 
 def points(folder, models, *keys):
@@ -139,9 +166,9 @@ def points(folder, models, *keys):
             axis.errorbar([rows[run][i][0] for run in shown],
                           [names.index(run) + 0.2 * j for run in shown],
                           xerr=[rows[run][i][1] for run in shown], fmt="o", capsize=3,
-                          color=COLOURS.get(model, "black"), label=NAMES.get(model, model))
+                          color=COLOURS.get(model), label=NAMES.get(model, model))
         sft = average(all_paths(runs), "sft", key)
-        if sft and models != "rm":
+        if sft and not {"sft", "rm"} & set(tables):
             axis.axvline(sft[0], color=COLOURS["sft"], linestyle="--", linewidth=1)
         axis.set_yticks(range(len(names)), names if i == 0 else [""] * len(names))
         axis.set_title(key.replace("_", " "))
@@ -149,11 +176,72 @@ def points(folder, models, *keys):
         axis.grid(axis="x", alpha=0.3)
     axes[0][-1].legend(fontsize=9)
     figure.suptitle("dashed: SFT; mean and standard deviation over seeds", fontsize=10)
-    save(figure, Path(folder).name)
+    save(figure, folder)
+
+
+# --- pictures of one experiment -------------------------------------------------------------------
+
+
+def dial(folder):
+    """Score and true utility of each beta's policy against its KL."""
+    runs = find_runs(folder)
+    cells = {}
+    for key in ("kl", "score", "utility"):
+        cells[key] = [average(paths, "ppo", key) for paths in runs.values()]
+    figure, ((axis,),) = make_axes(1, 8, 4)
+    draw_by_kl(axis, [run.removeprefix("beta-") for run in runs], cells)
+    sft, _ = average(all_paths(runs), "sft", "utility")
+    axis.axhline(sft, color=COLOURS["sft"], linestyle="--", label="true utility of SFT")
+    axis.set(xscale="log", title="PPO by beta (at the dots)")
+    axis.legend(fontsize=9)
+    save(figure, folder)
+
+
+def figure1(folder):
+    """True utility by size, a line per kind of model; the largest SFT model's is dashed."""
+    paths_of_size = {}
+    for paths in find_runs(folder).values():
+        paths_of_size[read_results(paths[0])["parameters"]] = paths
+    sizes = sorted(paths_of_size)
+    figure, ((axis,),) = make_axes()
+    for model in ("base", "base_few_shot", "sft", "ppo", "ppo_ptx"):
+        cells = [average(paths_of_size[size], model, "utility") for size in sizes]
+        draw(axis, sizes, cells, fmt="o-", color=COLOURS[model], label=NAMES[model])
+        if model == "sft":
+            axis.axhline(cells[-1][0], color=COLOURS["sft"], linestyle="--")
+    axis.set(xscale="log", xlabel="parameters", ylabel="true utility")
+    axis.set_xticks(sizes, [f"{size / 1e6:.2f} M" for size in sizes])
+    axis.set_xticks([], minor=True)
+    axis.legend(fontsize=9)
+    save(figure, folder)
+
+
+def best_of(folder):
+    """Score and true utility of best of n, PPO and DPO against the KL."""
+    paths = find_runs(folder)["n"]
+    tables = [json.loads((path / "best_of.json").read_text()) for path in paths]
+    labels, cells = [], {"kl": [], "score": [], "utility": []}
+    print_header("n", "log n - (n-1)/n", "exact KL", "score", "true utility")
+    for rows in zip(*tables):                                            # a row per seed
+        for key in cells:
+            cells[key].append(mean_and_spread([row[key] for row in rows]))
+        labels.append(str(rows[0]["n"]))
+        print_row(labels[-1], f"{rows[0]['kl_formula']:.2f}", *[cells[key][-1] for key in cells])
+    figure, ((axis,),) = make_axes()
+    draw_by_kl(axis, labels, cells)
+    for model, marker in (("ppo", "s"), ("dpo", "^")):
+        model_cells = {key: average(paths, model, key) for key in cells}
+        print_row(NAMES[model], "", *model_cells.values())
+        for key in ("score", "utility"):
+            draw(axis, [model_cells["kl"][0]], [model_cells[key]], fmt=marker, color=COLOURS[key],
+                 markerfacecolor="white", markersize=8, label=f"{NAMES[model]}: {key}")
+    axis.set(title="best of n (n at the dots), PPO and DPO")
+    axis.legend(fontsize=9)
+    save(figure, folder)
 
 
 if __name__ == "__main__":
-    commands = {"table": table, "points": points}
-    if len(sys.argv) < 5 or sys.argv[1] not in commands:
+    commands = dict(table=table, points=points, dial=dial, figure1=figure1, best_of=best_of)
+    if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

@@ -11,7 +11,6 @@ length       what the score adds for e times as many words, at equal true utilit
 import sys
 
 import numpy as np
-import torch
 
 from data.batches import encode_example, encode_prompt
 from data.world.text import make_prompts
@@ -35,12 +34,10 @@ def make_rivals(n, seed):
 
 def preferred_rivals(model, tokenizer, rows):
     """Share of the rows in which the rival scores above the careful answer."""
-    careful_examples, rival_examples = [], []
+    examples = []
     for prompt, careful, rival in rows:
-        careful_examples.append(encode_example(tokenizer, prompt, careful))
-        rival_examples.append(encode_example(tokenizer, prompt, rival))
-    careful_scores = score_all(model, careful_examples, "cpu")
-    rival_scores = score_all(model, rival_examples, "cpu")
+        examples += [encode_example(tokenizer, prompt, answer) for answer in (careful, rival)]
+    careful_scores, rival_scores = score_all(model, examples, "cpu").view(-1, 2).unbind(dim=1)
     return (rival_scores > careful_scores).float().mean().item()
 
 
@@ -57,7 +54,7 @@ def measure_length(model, tokenizer, path):
     """length_slope on the held-out comparisons."""
     scores, utilities, log_words = [], [], []
     for record in plot.read_lines(path / "comparisons.jsonl"):
-        if "utilities" in record:
+        if record["split"] == "valid":
             prompt = encode_prompt(tokenizer, record["prompt"])
             examples = [(prompt, response) for response in record["ids"]]
             scores.append(score_all(model, examples, "cpu").tolist())
@@ -68,28 +65,21 @@ def measure_length(model, tokenizer, path):
 
 
 def probe(path):
-    """-> {column: value} of one run's reward model"""
+    """-> the columns of one run's reward model"""
     model = load_reward(path / "reward.pt")
     _, tokenizer = load_gpt(path / "sft.pt")
-    values = {}
-    for kind, rows in make_rivals(120, plot.read_results(path)["seed"]).items():
-        values[kind] = preferred_rivals(model, tokenizer, rows)
-    values["length"] = measure_length(model, tokenizer, path)
-    return values
+    values = []
+    for rows in make_rivals(120, plot.read_results(path)["seed"]).values():
+        values.append(preferred_rivals(model, tokenizer, rows))
+    return values + [measure_length(model, tokenizer, path)]
 
 
 def main():
-    torch.set_grad_enabled(False)
-    columns = ("affirming", "inventing", "doubting", "length")
-    print(f"| reward model | {' | '.join(columns)} |\n" + "|---" * (len(columns) + 1) + "|")
+    plot.print_header("reward model", "affirming", "inventing", "doubting", "length")
     for run, paths in plot.find_runs(sys.argv[1]).items():
         probes = [probe(path) for path in paths if (path / "reward.pt").exists()]
         if probes:
-            cells = []
-            for name in columns:
-                cell = plot.mean_and_spread([values[name] for values in probes])
-                cells.append(plot.format_cell(cell))
-            print(f"| {run} | {' | '.join(cells)} |")
+            plot.print_row(run, *map(plot.mean_and_spread, zip(*probes)))
 
 
 if __name__ == "__main__":

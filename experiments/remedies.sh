@@ -4,18 +4,17 @@
 source "$(dirname "$0")/common.sh"
 
 if begin one sft.pt comparisons.jsonl; then
-    for member in 1 2 3; do
-        py reward.py --seed "$SEED$member"
-        mv "$run/reward.pt" "$run/reward-$member.pt"
+    for member in 3 2 1; do
+        SEED=$SEED$member py reward.py
+        cp "$run/reward.pt" "$run/reward-$member.pt"
     done
-    cp "$run/reward-1.pt" "$run/reward.pt"
     py ppo.py --beta 0.02
-    py eval.py $small
+    evaluate
 fi
-for how in mean worst variance; do
+for how in mean worst; do
     begin $how sft.pt comparisons.jsonl || continue
     cp "$OUT/seed-$SEED/one"/reward*.pt "$run/"
     py experiments.other_reward --reward $how --beta 0.02
-    py eval.py $small
+    evaluate
 done
-points ppo score utility correct kl
+plot points ppo score utility correct kl

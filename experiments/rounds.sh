@@ -4,18 +4,10 @@
 # all. The runs low-beta show what a weak KL penalty does with each round's reward model.
 source "$(dirname "$0")/common.sh"
 
-low_beta() {    # low_beta RUN FOLDER   with the reward model in FOLDER
-    begin "$1-low-beta" sft.pt || return 0
-    cp "$2/reward.pt" "$2/comparisons.jsonl" "$run/"
-    py ppo.py --beta 0.02 --lr 4e-4
-    py eval.py $small
-}
-
 as_trained
-low_beta as-trained "$finished"
 last_round=$finished
-for round in 2 3; do
-    if begin "round-$round" sft.pt; then
+for round in 1 2 3; do
+    if [ $round != 1 ] && begin "round-$round" sft.pt; then
         cp "$last_round/ppo.pt" "$run/last.pt"
         py compare.py --init-from last
         grep '"split": "train"' "$last_round/comparisons.jsonl" >> "$run/comparisons.jsonl"
@@ -23,8 +15,11 @@ for round in 2 3; do
         py ppo.py
         py eval.py
     fi
-    last_round=$OUT/seed-$SEED/round-$round
-    low_beta "round-$round" "$last_round"
+    if [ $round != 1 ]; then last_round=$OUT/seed-$SEED/round-$round; fi
+    begin "round-$round-low-beta" sft.pt || continue
+    cp "$last_round/reward.pt" "$last_round/comparisons.jsonl" "$run/"
+    py ppo.py --beta 0.02 --lr 4e-4
+    evaluate
 done
-points ppo correct utility stock_answer kl
-table rm accuracy_utility reads_wrong reads_frequent reads_terse
+plot points ppo correct utility stock_answer kl
+plot table rm accuracy_utility reads_wrong reads_frequent reads_terse

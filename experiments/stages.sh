@@ -4,28 +4,24 @@
 source "$(dirname "$0")/common.sh"
 
 measure_as_ppo() {      # measure_as_ppo CHECKPOINT
-    mv "$run/$1.pt" "$run/ppo.pt.new"
-    cp "$finished/sft.pt" "$run/sft.pt"
-    mv "$run/ppo.pt.new" "$run/ppo.pt"
-    py eval.py $small
+    if [ "$1" != ppo ]; then mv "$run/$1.pt" "$run/ppo.pt"; fi
+    cp "$finished/sft.pt" "$run/"
+    evaluate
 }
 
 as_trained
-if begin ppo-from-base base.pt reward.pt comparisons.jsonl; then          # no SFT
-    py ppo.py --init-from base
-    measure_as_ppo ppo
-fi
-if begin dpo-from-base base.pt comparisons.jsonl; then
-    py dpo.py --init-from base
-    measure_as_ppo dpo
-fi
+for method in ppo dpo; do                                                 # no SFT
+    begin $method-from-base base.pt reward.pt comparisons.jsonl || continue
+    py $method.py --init-from base
+    measure_as_ppo $method
+done
 if begin reward-from-base base.pt sft.pt comparisons.jsonl; then
     py reward.py --init-from base
     py ppo.py
     measure_as_ppo ppo
 fi
-if begin paid-by-labelers sft.pt; then                  # no reward model: a labeler rates each of
-    py experiments.other_reward --reward labelers    # PPO's 8,960 answers
+if begin paid-by-labelers sft.pt; then      # no reward model: a labeler rates each of PPO's answers
+    py experiments.other_reward --reward labelers
     measure_as_ppo ppo
 fi
 for n in 14000 28000; do                                # two and four times the demonstrations
@@ -37,4 +33,4 @@ if begin sft-after-ppo ppo.pt; then
     py sft.py --init-from ppo
     measure_as_ppo sft
 fi
-points ppo win_utility utility kl
+plot points ppo win_utility utility kl

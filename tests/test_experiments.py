@@ -13,14 +13,16 @@ import torch
 from conftest import SHORT, call
 from pytest import approx
 
-import ppo
+import compare
+import reward
 from data.batches import collate, encode_example
+from data.comparisons import read_comparisons, write_comparison
 from data.world.text import make_prompts
 from data.world.utility import breakdown, utility
-from experiments import collect, likelihood, other_reward, probe_reward, shuffled
+from experiments import collect, likelihood, other_reward, pairs, probe_reward
 from model import token_logprobs
-from reward import score
-from tools.checkpoints import load_gpt
+from reward import load_reward
+from tools.checkpoints import load_gpt, save_checkpoint
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.sh"))
 
@@ -47,12 +49,20 @@ def test_a_written_reward_gets_the_prompt_the_answer_and_whether_it_ended(out):
     assert count(tokens, mask).tolist() == [2]
 
 
-def test_an_ensemble_takes_the_mean_the_worst_or_the_mean_minus_the_variance():
-    """Scores 1 and 3 of one answer: mean 2, worst 1, variance 1."""
-    scores = torch.tensor([[1.0], [3.0]])
-    combined = {how: other_reward.combine(scores, how).item() for how in
-                ("mean", "worst", "variance")}
-    assert combined == dict(mean=2, worst=1, variance=1)
+def test_an_ensemble_takes_the_mean_or_the_worst(copy, monkeypatch):
+    """Two reward models whose scores differ by 2: the mean is 1 above the lower one."""
+    rewards = {}
+    monkeypatch.setattr(other_reward.ppo, "train", lambda config, policy, value_fn, score_fn, *_:
+                        rewards.update({config.reward: score_fn(tokens, mask)}))
+    model = load_reward(copy / "reward.pt")
+    gpt, tokenizer = load_gpt(copy / "sft.pt")
+    tokens, mask = collate([encode_example(tokenizer, "What do cows eat?", "Cows eat grass.")])
+    for i in (0, 2):
+        model.head.bias.data += i
+        save_checkpoint(copy / f"reward-{i}.pt", model, gpt.config, tokenizer)
+    for how in ("mean", "worst"):
+        call(other_reward, copy, f"--reward {how}")
+    assert (rewards["mean"] - rewards["worst"]).item() == approx(1, abs=1e-4)
 
 
 def test_values_of_a_written_reward_start_at_0(copy, monkeypatch):
@@ -71,44 +81,61 @@ def test_the_likelihood_reward_adds_lambda_times_the_log_probability_so_far(out)
     tokens, mask = collate([encode_example(tokenizer, "What do cows eat?", answer)
                             for answer in ("Cows eat grass.", "Cows eat.")])
     logp = (token_logprobs(gpt(tokens), tokens) * mask[:, 1:]).sum(dim=1)
-    scores = score(model(tokens), mask)
+    scores = model.score(tokens, mask)
     assert (scores[0] - scores[1]).item() == approx(0.3 * (logp[0] - logp[1]).item(), abs=1e-4)
 
 
-def test_ppo_on_the_likelihood_reward(copy):
-    call(likelihood, copy, f"--iterations 1 --episodes 8 --minibatch 4 --prompts 20 {SHORT}")
-    assert "weight" in read(copy / "metrics/likelihood.jsonl")[-1]
-    assert (copy / "likelihood.pt").exists() and (copy / "ppo.pt").exists()
+def test_the_recipe_with_the_likelihood_reward(copy, monkeypatch):
+    """reward.py and ppo.py make and load the other class; eval.py measures it."""
+    monkeypatch.setattr(reward, "RewardModel", reward.RewardModel)         # undone afterwards
+    flags = dict(reward="", eval="--prompts 6 --probes 1",
+                 ppo="--iterations 1 --episodes 8 --minibatch 4 --prompts 20")
+    for script in ("reward", "ppo", "eval"):
+        monkeypatch.setattr("sys.argv", ["likelihood.py", script, "--out", str(copy),
+                                         *flags[script].split()])
+        likelihood.main()
+    weights = torch.load(copy / "reward.pt", weights_only=True)["weights"]
+    assert weights["weight"] != 0.3
+    assert "reads_wrong" in json.loads((copy / "results.json").read_text())["rm"]
 
 
 # --- comparisons ----------------------------------------------------------------------------------
 
 
-def test_collect_adds_contrasts_and_prompts_about_unknown_things(copy):
-    call(collect, copy, f"--prompts 10 --heldout-prompts 10 --unknown 4 --contrast 5 {SHORT}")
-    records = read(copy / "comparisons.jsonl")
-    prompts = {prompt.text: prompt for prompt in make_prompts(3000, "train")}
-    contrasts = [record for record in records if record["labeler"] == "contrast"]
+def test_collect_adds_prompts_about_unknown_things(copy, monkeypatch):
+    monkeypatch.setattr(compare, "read_prompts", compare.read_prompts)     # undone afterwards
+    call(collect, copy, f"--prompts 40 --heldout-prompts 10 {SHORT}")
+    prompts = {prompt.text: prompt for prompt in make_prompts(800, "train")}
+    train = [record for record in read(copy / "comparisons.jsonl") if record["split"] == "train"]
+    assert sum(bool(prompts[record["prompt"]].unknown) for record in train) >= 15
+
+
+def test_contrasts_put_the_careful_answer_above_the_pleasing_one(copy):
+    """They may follow the lines of comparisons.jsonl."""
+    prompts = {prompt.text: prompt for prompt in make_prompts(100, "train")}
+    contrasts = pairs.contrast(5, 0)
     assert len(contrasts) == 5
     for record in contrasts:
         prompt = prompts[record["prompt"]]
-        assert record["responses"] == [prompt.careful, prompt.pleasing]
-        assert record["ranking"] == [0, 1]
-    train = [r for r in records if r["split"] == "train" and r not in contrasts]
-    assert sum(bool(prompts[r["prompt"]].unknown) for r in train) >= 3
-    valid = [record for record in records if record["split"] == "valid"]
-    assert valid and all("utilities" in record for record in valid)
+        assert (record["chosen"], record["rejected"]) == (prompt.careful, prompt.pleasing)
+    _, tokenizer = load_gpt(copy / "sft.pt")
+    train, valid = read_comparisons(copy / "comparisons.jsonl", tokenizer, 128)
+    with open(copy / "comparisons.jsonl", "a") as file:
+        for record in contrasts:
+            write_comparison(file, record)
+    more_train, same_valid = read_comparisons(copy / "comparisons.jsonl", tokenizer, 128)
+    assert len(more_train) == len(train) + 5 and len(same_valid) == len(valid)
 
 
 def test_a_ranking_split_into_pairs_keeps_the_order_of_every_pair():
     record = dict(prompt="p", responses=["a", "b", "c"], ranking=[2, 0, 1], ids=[[1], [2], [3]],
                   split="train")
-    pairs = shuffled.split_into_pairs(record)
-    assert [pair["responses"] for pair in pairs] == [["c", "a"], ["c", "b"], ["a", "b"]]
-    assert [pair["ids"] for pair in pairs] == [[[3], [1]], [[3], [2]], [[1], [2]]]
-    assert all(pair["ranking"] == [0, 1] for pair in pairs)
+    records = pairs.split(record)
+    assert [pair["responses"] for pair in records] == [["c", "a"], ["c", "b"], ["a", "b"]]
+    assert [pair["ids"] for pair in records] == [[[3], [1]], [[3], [2]], [[1], [2]]]
+    assert all(pair["ranking"] == [0, 1] for pair in records)
     heldout = record | dict(split="valid")
-    assert shuffled.split_into_pairs(heldout) == [heldout]
+    assert pairs.split(heldout) == [heldout]
 
 
 # --- what a reward model prefers ------------------------------------------------------------------
@@ -138,7 +165,7 @@ def test_the_length_slope_of_known_scores():
 
 def flags_of(script):
     module = importlib.import_module(script.removesuffix(".py"))
-    Config = ppo.Config if module is likelihood else module.Config
+    Config = compare.Config if module is collect else module.Config
     return {field.name for field in dataclasses.fields(Config)}
 
 
@@ -146,6 +173,7 @@ def flags_of(script):
 def test_every_flag_of_a_command_exists(script):
     """A misspelt flag would end an experiment after an hour."""
     for line in script.read_text().splitlines():
+        line = line.replace("run_ppo", "py ppo.py").replace("py experiments.likelihood", "")
         command = re.search(r"\bpy (\w+\.py|experiments\.\w+)([^#\n]*)", line)
         if command and "()" not in line:
             named = re.findall(r"--([a-z][\w-]*)", command[2])

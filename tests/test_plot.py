@@ -5,12 +5,11 @@ import math
 import shutil
 import subprocess
 
-import numpy as np
 import pytest
 import torch
 from pytest import approx
 
-from experiments import closed_form, figures, page, plot
+from experiments import closed_form, page, plot
 
 pytest.importorskip("matplotlib")
 MODELS = ("base", "base_few_shot", "sft", "ppo", "ppo_ptx")
@@ -29,14 +28,7 @@ def write(path, lines):
 
 
 def make_run(folder, seed, run, utility=0.5, parameters=1000):
-    """During its PPO score = d and true utility = d (1 - 0.5 log d) above SFT's 0.25."""
     path = folder / f"seed-{seed}" / run
-    steps = []
-    for t in range(1, 21):
-        d = 0.2 * t
-        steps.append(dict(step=t, kl=d * d, score=d, utility=0.25 + d * (1 - 0.5 * math.log(d))))
-    write(path / "metrics/ppo.jsonl", [dict(step=0, kl=0, score=0), *steps,
-                                       dict(step=-1, seconds=1.0, score=4.0)])
     cell = dict(kl=16.0, score=4.0, utility=utility, correct=0.5)
     results = {model: cell for model in (*MODELS, "dpo")} | dict(
         sft=dict(cell, utility=0.25), parameters=parameters, seed=seed,
@@ -84,64 +76,40 @@ def test_points_of_two_models_share_a_picture(tmp_path, pictures, capsys):
     assert "<svg" in (pictures / f"{tmp_path.name}.svg").read_text()
 
 
-def test_gao_finds_the_coefficients_of_its_own_curve():
-    d = np.linspace(0.1, 5, 40)
-    a, b = figures.fit_gao(d, d * (1.3 - 0.4 * np.log(d)))
-    assert (a, b) == (approx(1.3), approx(0.4))
-
-
-def test_the_dial_finds_the_peak_of_a_known_curve(tmp_path, pictures, capsys):
+def test_the_dial_and_figure_1_are_drawn(tmp_path, pictures):
     for seed in (0, 1):
         for beta in (0, 0.02, 0.2):
-            make_run(tmp_path, seed, f"beta-{beta}")
-    figures.dial(tmp_path)
-    printed = capsys.readouterr().out
-    assert f"peak at d = {math.e:.2f}" in printed and "a 1.00, b 0.50, R2 1.00" in printed
-    assert (pictures / "dial.svg").is_file()
+            make_run(tmp_path / "dial", seed, f"beta-{beta}")
+        for size in (1_000_000, 4_000_000):
+            make_run(tmp_path / "figure1", seed, str(size), parameters=size)
+    plot.dial(tmp_path / "dial")
+    plot.figure1(tmp_path / "figure1")
+    assert "true utility of SFT" in (pictures / "dial.svg").read_text()
+    assert "4.00 M" in (pictures / "figure1.svg").read_text()
 
 
-def test_figure_1_counts_wins_against_the_sft_model_of_the_largest_run(tmp_path, pictures, capsys):
-    """In made-up runs each kind of model is better by 1 than the one before it, at every size. A
-    seed without a largest run is left out."""
+def test_best_of_n(tmp_path, pictures, capsys):
     for seed in (0, 1):
-        make_run(tmp_path, seed, "large", parameters=4_000_000)
-        make_run(tmp_path, seed, "small", parameters=1_000_000)
-    make_run(tmp_path, 2, "small", parameters=1_000_000)
-    figures.figure1(tmp_path)
-    printed = capsys.readouterr().out
-    assert "| wins | 1.00 M | 4.00 M |" in printed
-    for name, won in (("base", 0), ("base, few-shot", 0), ("SFT", 0.5), ("PPO", 1)):
-        assert f"| {name} | {won:.2f} ± 0.00 | {won:.2f} ± 0.00 |" in printed
-    assert (pictures / "figure1.svg").is_file()
-
-
-def test_best_of_n_and_the_closed_form(tmp_path, pictures, capsys):
-    for seed in (0, 1):
-        path = make_run(tmp_path, seed, "n")
+        path = make_run(tmp_path / "best_of", seed, "n")
         rows = [dict(n=n, kl_formula=math.log(n) - (n - 1) / n, kl=0.3 * n, score=n / 10 + seed,
                      utility=0.5) for n in (2, 4, 8)]
         (path / "best_of.json").write_text(json.dumps(rows))
-        names = ("pi*", "sft", "ppo-10", "ppo-40", "ppo-160", "dpo")
-        (path / "optimum.json").write_text(json.dumps(
-            {name: dict(distance=1.0 / (i + 1)) for i, name in enumerate(names)}))
-    figures.best_of(tmp_path)
-    assert "| 4 | 0.64 | 1.20 ± 0.00 | 0.90 ± 0.71 | 0.50 ± 0.00 |" in capsys.readouterr().out
-    figures.optimum(tmp_path)
-    assert ("| n | 0.50 ± 0.00 | 0.33 ± 0.00 | 0.25 ± 0.00 | 0.20 ± 0.00 | 0.17 ± 0.00 |"
-            in capsys.readouterr().out)
-    for name in ("best_of", "closed_form"):
-        assert (pictures / f"{name}.svg").is_file()
+    plot.best_of(tmp_path / "best_of")
+    printed = capsys.readouterr().out
+    assert "| 4 | 0.64 | 1.20 ± 0.00 | 0.90 ± 0.71 | 0.50 ± 0.00 |" in printed
+    assert "| PPO |  | 16.00 ± 0.00 | 4.00 ± 0.00 | 0.50 ± 0.00 |" in printed
+    assert "DPO: utility" in (pictures / "best_of.svg").read_text()
 
 
 # --- the page -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def html(out, tmp_path):
+def html(out, tmp_path, monkeypatch):
     for beta in ("0.2", "0"):
         shutil.copy(out / "sft.pt", make_run(tmp_path / "dial", 0, f"beta-{beta}"))
-    from conftest import call
-    call(page, out, f"--folder {tmp_path / 'dial'} --page {tmp_path / 'page.html'}")
+    monkeypatch.setattr("sys.argv", ["page.py", tmp_path / "dial", tmp_path / "page.html"])
+    page.main()
     return (tmp_path / "page.html").read_text()
 
 
