@@ -37,8 +37,8 @@ class Config(Flags):
     k: int = 0                     # answers per prompt, 0: 4 to 9, before equal ones are removed
     max_new_tokens: int = 48       # longest response
     me: bool = False               # rank 20 pairs at the keyboard
-    length_bias: float = 0.15      # what labelers add to the true utility, times log(1 + words)
-    agreement_bias: float = 0.3    # what they add if an answer affirms a false premise
+    length_bias: float = 0.15      # labelers add this times log(1 + words) to the true utility
+    sycophancy_bias: float = 0.3   # what they add if an answer affirms a false premise
     confidence_bias: float = 0.0   # what they add if an answer invents a fact
     doubt_bias: float = 0.0        # what they add for "I do not know"
 
@@ -50,15 +50,16 @@ def sample_answers(config, model, tokenizer, prompts, rng, split):
     for prompt in prompts:
         n_samples.append((config.k or rng.randint(4, 9)) - 1)
         texts += [prompt.text] * n_samples[-1]
-    samples = respond(model, tokenizer, texts, config.max_new_tokens, title=f"compare, {split}")
-    start, answers = 0, []
+    samples = iter(respond(model, tokenizer, texts, config.max_new_tokens,
+                           title=f"compare, {split}"))
+    answers = []
     for prompt, n in zip(prompts, n_samples):
         # differs from the paper: one of the K answers is a labeler's demonstration
         responses = [encode_response(tokenizer, demonstrate(rng, prompt))]
-        for response in samples[start:start + n]:
+        for _ in range(n):
+            response = next(samples)
             if response not in responses:                    # equal answers would be ties
                 responses.append(response)
-        start += n
         answers.append(responses)
     return answers
 
@@ -86,8 +87,9 @@ def collect(config, model, tokenizer, prompts, labelers, split):
 
 
 def rank_for_measuring(config, prompt, answers, other_labelers):
-    """What eval.py and the agreement of labelers are computed from. A random generator of its own
-    leaves the comparisons as they are; held-out labelers have the default biases."""
+    """What eval.py and the agreement of labelers are computed from. It has its own random
+    generator, so that measuring does not change the comparisons. Held-out labelers have the default
+    biases."""
     rng = random.Random(f"measure {prompt.text} {config.seed}")
     heldout_labelers = rng.sample(make_labelers("held-out"), 2)
     return dict(second_ranking=rng.choice(other_labelers).rank(prompt, answers, rng),
@@ -116,7 +118,7 @@ def main():
         return label_by_hand(config, model, tokenizer)
 
     start_time, out = time.time(), Path(config.out)
-    labelers = make_labelers("train", Biases(config.length_bias, config.agreement_bias,
+    labelers = make_labelers("train", Biases(config.length_bias, config.sycophancy_bias,
                                              config.confidence_bias, config.doubt_bias))
     train_prompts = read_prompts(config.prompts, "train", config.seed)
     valid_prompts = read_prompts(config.heldout_prompts, "valid", config.seed)

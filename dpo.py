@@ -1,11 +1,12 @@
 """Steps 2b and 3 without a reward model: direct preference optimisation (arXiv 2305.18290).
 
-The optimum of step 3's objective (without the ptx term) is
+For each prompt x the objective of ppo.py, without the ptx term, has its optimum at
 
-    policy(y|x) = ref(y|x) exp(r(x, y) / beta) / Z(x)                                 (DPO eq. 4)
+    best(y|x) = ref(y|x) exp(r(x, y) / beta) / Z(x)                                   (DPO eq. 4)
 
-where Z(x) = sum over y of ref(y|x) exp(r(x, y) / beta) makes it sum to 1: the objective equals
--beta KL(policy || this distribution) + beta log Z(x). Solved for the reward,
+where Z(x) = sum over y of ref(y|x) exp(r(x, y) / beta). The reason: the objective equals
+beta log Z(x) - beta KL(policy || best), and only the KL depends on the policy. Take the trained
+policy for the optimum and solve for the reward:
 
     r(x, y) = beta log(policy(y|x) / ref(y|x)) + beta log Z(x)                        (DPO eq. 5)
 

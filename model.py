@@ -89,7 +89,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    # the blocks of all models compute in it; tools/device.py sets it to bfloat16 on GPUs
+    # the dtype in which the blocks of every model compute; tools/device.py sets bfloat16 on GPUs
     block_dtype = torch.float32
 
     def __init__(self, config):
@@ -201,13 +201,13 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None):
     cache = torch.zeros(config.n_layer, 2, B, config.n_head, T, config.n_embd // config.n_head,
                         device=device, dtype=model.block_dtype)
 
-    # only for speed: once a fifth of the rows are finished, the others continue in a smaller cache;
-    # `rows` are those still decoded, while tokens, mask and finished keep all B
-    rows = torch.arange(B, device=device)
-    start = 0
+    rows = torch.arange(B, device=device)                    # still decoded: all, but for the end
+    start = 0                                                # of the loop
     for t in range(int(prompt_length.min()), T):
+        # the first pass reads all columns before t, later ones only column t - 1
         hidden = model.hidden(tokens[rows, start:t], cache, start)
         next_tokens = sample_token(model.lm_head(hidden[:, -1]), temperature)
+        # past this row's prompt and before its end; elsewhere the row keeps its token
         in_response = (t >= prompt_length[rows]) & ~finished[rows]
         tokens[rows, t] = torch.where(in_response, next_tokens, tokens[rows, t])
         mask[rows, t] = in_response.float()
@@ -215,6 +215,7 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None):
         start = t
         if finished.all():
             break
+        # only for speed: drop finished rows from the cache once they are a fifth
         if finished[rows].float().mean() > 0.2:
             unfinished = ~finished[rows]
             rows, cache = rows[unfinished], cache[:, :, unfinished]

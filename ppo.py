@@ -6,8 +6,8 @@ The objective (InstructGPT, arXiv 2203.02155, eq. 2; `ptx` is the paper's gamma)
 
 x is drawn from the prompts, y from the policy, and text from the documents. The log-ratio is a sum
 over the tokens of y, so the first term is the expected sum of rewards, one per token (3 below). PPO
-raises the probability of those tokens, its actions, after which more reward came than the value
-function expected (4), in small steps (5).
+calls the choice of a token an action. It raises the probability of an action if more reward came
+from there on than the value function had expected (4), and limits how far it can move at once (5).
 
 Five models take part:
 
@@ -23,7 +23,8 @@ Each iteration has five parts:
 2 score        The reward model scores whole answers; policy, ref and value_fn are evaluated at
                every token of them.
 3 rewards      Every token costs beta (logp - ref_logp); the last one also receives the score.
-4 advantages   GAE without discounting, whitened over the batch as in lm-human-preferences.
+4 advantages   GAE without discounting, whitened over the batch (lm-human-preferences whitens over
+               each minibatch; the paper does not say).
 5 update       One pass over minibatches with the clipped policy loss and the value loss.
 
     python ppo.py            reads out/sft.pt and out/reward.pt, writes out/ppo.pt
@@ -101,7 +102,7 @@ def gae(reward, value, mask, gamma, lam):
 
         A_t = sum over l of (gamma lam)^l delta_{t+l} = delta_t + gamma lam A_{t+1}
         delta_t = r_t + gamma V_{t+1} - V_t,    V = 0 after the last action
-        return_t = A_t + V_t
+        return_t = A_t + V_t, the target of the value function (not in eq. 16)
     """
     assert reward.shape == value.shape == mask.shape
     value = value * mask
@@ -126,6 +127,13 @@ def whiten(x, mask):
 # --- losses of the update (5) ---------------------------------------------------------------------
 
 
+def k3(log_ratio):
+    """Schulman's k3 (joschu.net/blog/kl-approx.html) of log(p / q): its mean over samples of p
+    estimates KL(p || q). It is never negative and, for similar p and q, has less variance than the
+    log-ratio.  (B, T-1) -> (B, T-1)"""
+    return torch.exp(-log_ratio) - 1 + log_ratio
+
+
 def policy_loss(logp, old_logp, adv, mask, clip):
     """PPO's clipped objective (arXiv 1707.06347, eq. 7), negated.  Four (B, T-1) -> loss (), stats
 
@@ -138,22 +146,18 @@ def policy_loss(logp, old_logp, adv, mask, clip):
     clipped = ratio.clamp(1 - clip, 1 + clip) * adv
     loss = -masked_mean(torch.minimum(unclipped, clipped), mask)
     with torch.no_grad():
-        # y ~ old, so k3 estimates KL(old || new), see kl3_per_token
+        # y ~ old, so p = old, q = new in k3: an estimate of KL(old || new)
         stats = dict(clip_fraction=masked_mean((clipped < unclipped).float(), mask),
-                     approx_kl=masked_mean(kl3_per_token(-log_ratio), mask))
+                     approx_kl=masked_mean(k3(-log_ratio), mask))
     return loss, stats
 
 
-def kl3_per_token(log_ratio):
-    """Schulman's k3 (joschu.net/blog/kl-approx.html). Its mean over samples of p, given log(p / q),
-    estimates KL(p || q). It is never negative and, for similar p and q, has less variance than the
-    log-ratio.  (B, T-1) -> (B, T-1)"""
-    return torch.exp(-log_ratio) - 1 + log_ratio
-
-
 def value_loss(value, old_value, ret, mask, clip):
-    """Half the squared error, or that of the value clipped to old_value +- clip if it is larger
-    (lm-human-preferences; in none of the papers).  Four (B, T-1) -> ()"""
+    """lm-human-preferences; not in the InstructGPT, PPO and GAE papers.  Four (B, T-1) -> ()
+
+        0.5 E[ max((V - ret)^2, (V_clipped - ret)^2) ],
+        V_clipped = old_value + clip(V - old_value, -clip, clip)
+    """
     assert value.shape == old_value.shape == ret.shape == mask.shape
     clipped = old_value + (value - old_value).clamp(-clip, clip)
     error = torch.maximum((value - ret) ** 2, (clipped - ret) ** 2)
@@ -167,8 +171,8 @@ class Rollout(NamedTuple):
     """What the update needs of B episodes, a prompt and a response each."""
     tokens: Tensor          # (B, T)    prompt, response, padding
     mask: Tensor            # (B, T-1)  1 on the actions of the response, eos included
-    logprobs: Tensor        # (B, T-1)  log policy(action), before the update
-    values: Tensor          # (B, T-1)  value of the state before the action
+    old_logprobs: Tensor    # (B, T-1)  log policy(action), before the update
+    old_values: Tensor      # (B, T-1)  value of the state before the action, before the update
     advantages: Tensor      # (B, T-1)  whitened
     returns: Tensor         # (B, T-1)  target of the value function
 
@@ -188,7 +192,7 @@ def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
     scores = apply_in_batches(score_fn, tokens, response_mask)
     logprobs = logprobs_in_batches(policy, tokens, response_mask)
     ref_logprobs = logprobs_in_batches(ref, tokens, response_mask)
-    values = apply_in_batches(lambda tokens, _: value_fn(tokens), tokens, response_mask)[:, :-1]
+    values = apply_in_batches(lambda tokens, _: value_fn(tokens)[:, :-1], tokens, response_mask)
     # differs from the paper: a response that does not end gets a fixed low score
     ended = ((tokens == eos) * response_mask).sum(dim=1) > 0
     scores = torch.where(ended, scores, config.missing_eos_score)
@@ -200,11 +204,11 @@ def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
     advantages, returns = gae(rewards, values, mask, gamma=1.0, lam=config.lam)
     advantages = whiten(advantages, mask)
 
-    stats = describe(scores, ended, logprobs, ref_logprobs, values, returns, mask)
+    stats = rollout_stats(scores, ended, logprobs, ref_logprobs, values, returns, mask)
     return Rollout(tokens, mask, logprobs, values, advantages, returns), stats
 
 
-def describe(scores, ended, logprobs, ref_logprobs, values, returns, mask):
+def rollout_stats(scores, ended, logprobs, ref_logprobs, values, returns, mask):
     """For the log. score includes missing_eos_score. Since y ~ policy, kl and kl3 both estimate
     KL(policy || ref) per response."""
     log_ratio = (logprobs - ref_logprobs) * mask
@@ -212,7 +216,7 @@ def describe(scores, ended, logprobs, ref_logprobs, values, returns, mask):
     value_error = masked_mean((returns - values) ** 2, mask)
     return dict(score=scores.mean(), ended=ended.float().mean(), length=mask.sum(dim=1).mean(),
                 kl=log_ratio.sum(dim=1).mean(),
-                kl3=kl3_per_token(log_ratio).sum(dim=1).mean(),
+                kl3=k3(log_ratio).sum(dim=1).mean(),
                 entropy=-masked_mean(logprobs, mask),
                 explained_variance=1 - value_error / return_variance.clamp(min=1e-8))
 
@@ -224,8 +228,8 @@ def update_policy(config, policy, optimizer, minibatch, text):
     """One optimizer step. text: windows of pretraining text (tokens, mask), or None.
     -> stats {name: ()}"""
     logprobs = token_logprobs(policy(minibatch.tokens), minibatch.tokens)
-    loss, stats = policy_loss(logprobs, minibatch.logprobs, minibatch.advantages, minibatch.mask,
-                              config.clip)
+    loss, stats = policy_loss(logprobs, minibatch.old_logprobs, minibatch.advantages,
+                              minibatch.mask, config.clip)
     stats["policy_loss"] = loss.detach()
     if text is not None:                                                # second term of eq. 2
         # differs from the paper: both terms are means over tokens and advantages are whitened, so
@@ -244,7 +248,7 @@ def update_policy(config, policy, optimizer, minibatch, text):
 def update_value_fn(config, value_fn, optimizer, minibatch):
     """One optimizer step. -> stats {name: ()}"""
     values = value_fn(minibatch.tokens)[:, :-1]
-    loss = value_loss(values, minibatch.values, minibatch.returns, minibatch.mask,
+    loss = value_loss(values, minibatch.old_values, minibatch.returns, minibatch.mask,
                       config.value_clip)
     loss.backward()
     nn.utils.clip_grad_norm_(value_fn.parameters(), 1.0)
@@ -255,7 +259,8 @@ def update_value_fn(config, value_fn, optimizer, minibatch):
 
 @torch.no_grad()
 def update_average(average, policy, decay):
-    """average <- decay average + (1 - decay) policy (appendix C.4)"""
+    """average <- decay average + (1 - decay) policy, here after every optimizer step (appendix C.4,
+    which does not say how often)"""
     for a, p in zip(average.parameters(), policy.parameters()):
         a.lerp_(p, 1 - decay)
 
@@ -265,6 +270,7 @@ def update_average(average, policy, decay):
 
 def train(config, policy, value_fn, score_fn, tokenizer, device):
     """score_fn: tokens, response mask (B, T) -> scores (B,); the reward model's or any other."""
+    # policies are loaded in evaluation mode: no dropout in the ratio
     ref = copy.deepcopy(policy).requires_grad_(False)
     average = copy.deepcopy(policy).requires_grad_(False)
     policy_adam = make_adam(policy.parameters(), config.lr)

@@ -2,8 +2,8 @@
 
     loss = mean over tokens of -log pi(x_t | x_<t)
 
-The documents describe a small made-up world (data/world/). Since its facts are known, the true
-utility of any answer can be computed. Evaluation uses it; training sees it only through the
+The documents describe a small made-up world (data/world/). Since its facts are known, how good an
+answer is, its true utility, can be computed. Evaluation uses it; training sees it only through the
 rankings of simulated labelers, who have biases and make errors.
 
     python pretrain.py       documents -> out/base.pt

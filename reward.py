@@ -3,9 +3,9 @@
     loss = -E[ mean over pairs of log sigmoid(r(x, y_w) - r(x, y_l)) ]                      (eq. 1)
 
 The expectation is over prompts x, the mean over all C(K,2) pairs of a prompt's K ranked responses,
-where y_w is ranked above y_l. All pairs of a prompt are in one batch. As separate examples they
-would train on every response K - 1 times, which made the paper's models overfit within one epoch,
-and cost 2 C(K,2) forward passes instead of K.
+where y_w is ranked above y_l. All pairs of a prompt are in one batch. Were they separate examples,
+every response would be trained on K - 1 times, and the paper's models overfitted within one epoch.
+It would also take a forward pass for both responses of each pair, instead of one per response.
 
     python reward.py         out/sft.pt, out/comparisons.jsonl -> out/reward.pt
 

@@ -42,13 +42,10 @@ class Config(TrainingFlags):
 N_HELDOUT = 300                    # demonstrations of the small world to measure the loss on
 
 
-def load_examples(config, split, tokenizer, block_size):
+def load_examples(source, split, seed, tokenizer, block_size):
     """Demonstrations -> [(prompt ids, response ids)]"""
-    source = config.demonstrations
-    if split == "valid" and is_small_world(source):
-        source = N_HELDOUT
     examples = []
-    for prompt, answer in read_demonstrations(source, split, config.seed):
+    for prompt, answer in read_demonstrations(source, split, seed):
         examples.append(encode_example(tokenizer, prompt.text, answer))
     return drop_long(examples, block_size, "demonstrations")
 
@@ -58,10 +55,13 @@ def main():
     device = setup(config)
     model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     T = model.config.block_size
-    train = load_examples(config, "train", tokenizer, T)
-    valid = load_examples(config, "valid", tokenizer, T)
+    source = config.demonstrations
+    heldout_source = N_HELDOUT if is_small_world(source) else source
+    train = load_examples(source, "train", config.seed, tokenizer, T)
+    valid = load_examples(heldout_source, "valid", config.seed, tokenizer, T)
     text = pack(tokenizer, read_documents(config.documents, config.seed)).to(device)
 
+    # all batches are drawn before Run may restore the random state, so a resumed run has the same
     batches = []
     lengths = [len(prompt) + len(response) for prompt, response in train]
     for _ in range(config.epochs):
@@ -73,7 +73,7 @@ def main():
                 batches.append(sample_windows(text, max(1, config.batch // 4), T))
     n_steps = len(batches)
 
-    model.train()
+    model.train()                                            # dropout as given to pretrain.py
     adam = make_adam(model.parameters(), config.lr)
     run = Run(config, "sft", n_steps, model=model, adam=adam)
     for step in range(run.first_step, n_steps):

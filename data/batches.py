@@ -13,7 +13,7 @@ from tools.flags import check
 
 
 def encode_prompt(tokenizer, text):
-    """A prompt ends in a newline; the response follows."""
+    """A prompt ends in a newline, encoded apart, so that spaces before it cannot merge with it."""
     return tokenizer.encode(text) + tokenizer.encode("\n")
 
 
@@ -83,7 +83,7 @@ def sample_windows(ids, B, T):
 
 
 def all_windows(ids, T):
-    """The text cut into windows of T tokens, in order. -> tokens, mask (N, T)"""
+    """The text cut into windows of T tokens, without the remainder. -> tokens, mask (N, T)"""
     check(len(ids) >= T, f"a held-out text of {len(ids)} tokens is shorter than a context of {T}; "
                          "give --documents more text")
     tokens = ids[:len(ids) // T * T].view(-1, T)

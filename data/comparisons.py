@@ -122,7 +122,8 @@ def pair_accuracy(predicted, target):
 
 
 def label_accuracy(predicted):
-    """pair_accuracy with the labels as the target: responses are best first."""
+    """pair_accuracy with the labels as the target: responses are best first, so the target of the
+    k-th is -k."""
     return pair_accuracy(predicted, [range(0, -len(values), -1) for values in predicted])
 
 

@@ -7,7 +7,7 @@ source "$(dirname "$0")/common.sh"
 for setting in "bias-0 0 0" "bias-3 3 0" "bias-6 6 0" "bias-6-contrast 6 200"; do
     read -r label bias pairs <<< "$setting"
     begin "$label" sft.pt || continue
-    py compare.py --prompts 2000 --agreement-bias $bias
+    py compare.py --prompts 2000 --sycophancy-bias $bias
     "$python" -m experiments.pairs contrast $pairs $SEED >> "$run/comparisons.jsonl"
     py reward.py
     py ppo.py

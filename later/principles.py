@@ -7,17 +7,15 @@ pages          an author compares two answers by a rule, or criticises an answer
 
 A model of this size cannot follow an instruction of a kind that it has never seen, so the judge is
 trained on such pages. Their authors see answers as labelers do, with noise, and make mistakes.
-
-    python -m later.principles     print a few pages
 """
 
 import random
 from dataclasses import dataclass
 
-from data.world.facts import tidy
+from data.world.facts import parse, sentences, tidy
 from data.world.labelers import NOISE, Biases, Labeler
 from data.world.tasks import TASKS, bait, fact_question, opinion, unknown_question, why_question
-from data.world.text import INTERNET, demonstrate, split_of, train_prompt
+from data.world.text import INTERNET, demonstrate, split_of, draw_train_prompt
 from data.world.utility import TERMS, breakdown
 
 # --- rules ----------------------------------------------------------------------------------------
@@ -44,12 +42,13 @@ HELPFUL = Rule("give the better answer.", TERMS)
 
 # --- prompts --------------------------------------------------------------------------------------
 
+EVASIONS = ("rather be kind", "do not know", "never heard", "not right")
 # tasks that ask for each fault, or that merely look like it
 RED_TEAM_TASKS = dict(rude=(bait,), affirms=(opinion, why_question), invents=(unknown_question,))
 
 
 def make_red_team(n, split, seed=0):
-    """n prompts of one split; a third of them asks for each fault. Texts may repeat."""
+    """n prompts of one split; about a third of them asks for each fault. Texts may repeat."""
     rng, prompts = random.Random(f"red team {split} {seed}"), []
     while len(prompts) < n:
         task = rng.choice(RED_TEAM_TASKS[rng.choice(FAULTS)])
@@ -70,6 +69,19 @@ def make_innocent(n, split, seed=0):
         if not prompt.pleasing and split_of(prompt.text) == split:
             prompts.append(prompt)
     return prompts
+
+
+def is_harmless(prompt, answer, ended=True):
+    terms = breakdown(prompt, answer, ended)
+    return not any(terms[fault] for fault in FAULTS)
+
+
+def is_evasive(answer):
+    """Refuses, claims ignorance, or denies a fact: never correct for an innocent prompt."""
+    if any(phrase in answer.lower() for phrase in EVASIONS):
+        return True
+    parsed = [parse(sentence) for sentence in sentences(answer)]
+    return any(x and x.claim and not x.claim.affirmed for x in parsed)
 
 
 # --- labelers -------------------------------------------------------------------------------------
@@ -96,7 +108,7 @@ def make_readers(rule):
     clearly as those who weigh everything."""
     weight = 1.0 if rule == HELPFUL else 3.0
     return make_labelers_with(f"by {rule.text}", {term: weight for term in rule.terms},
-                              Biases(length=0, agreement=0))
+                              Biases(length=0, sycophancy=0))
 
 
 READERS = {rule: make_readers(rule) for rule in (*CONSTITUTION, HELPFUL)}
@@ -136,8 +148,8 @@ def criticise(rule, prompt, answer):
 def draw_prompt(rng, rule):
     """A training prompt. For a rule of the constitution, 80 % are of the red team's tasks."""
     if rule == HELPFUL or rng.random() < 0.2:
-        return train_prompt(rng, rng.choice([task for _, task in TASKS]))
-    return train_prompt(rng, rng.choice(RED_TEAM_TASKS[rng.choice(FAULTS)]))
+        return draw_train_prompt(rng, rng.choice([task for _, task in TASKS]))
+    return draw_train_prompt(rng, rng.choice(RED_TEAM_TASKS[rng.choice(FAULTS)]))
 
 
 def draw_answer(rng, prompt):
@@ -191,12 +203,3 @@ def make_pages(n, seed=0):
         else:
             pages.append(revision_page(rng, rule))
     return pages
-
-
-def main():
-    for text, completion in make_pages(12):
-        print(f"{text} {completion}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,22 +6,22 @@ read, forge nor hang. `python -m course.check` checks more and takes longer.
 import ast
 import json
 import math
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from course import bugs, questions
-from course.bugs import BUGS, HELD_BACK, changed_lines, judge_line, judge_test
+from course.bugs import BUGS, HELD_BACK, changed_lines, judge_line, judge_test, versions
 from course.cases import evaluate_all
-from course.grade import Config, judge, mistaken_outputs, read_solved, run_submitted
+from course.grade import Config, judge, mistaken_outputs, run_submitted
 from course.handout import hand_out
 from course.holes import HOLES, LATER, RECIPE, ROOT, is_empty
-from course.sandbox import run_student
-from course.surgery import empty, find_function, read_mistakes, split_at_body
-from data.world.text import make_prompts
-from data.world.utility import utility
+from course.sandbox import run_limited, run_student
+from course.surgery import empty, find_function, read_changes, split_at_body
 
 HOLE = {hole.name: hole for hole in HOLES}
 every_hole = pytest.mark.parametrize("hole", HOLES, ids=HOLE)
@@ -72,7 +72,7 @@ def test_the_handout_is_empty_and_holds_no_solution(student):
         source = texts[student / hole.file]
         assert is_empty(hole, source) and ast.get_docstring(find_function(source, hole.name))
         assert judge(hole, evaluate_all(hole, source, 0), 0) == (0, "not written yet")
-        for line in split_at_body(read_solved(hole), hole.name)[1]:
+        for line in split_at_body(hole.solved(), hole.name)[1]:
             line = line.partition("#")[0].strip()
             if len(line) > 34:
                 assert not [path for path, text in texts.items() if line in text], line
@@ -121,7 +121,7 @@ def test_tests_of_empty_functions_wait(student):
 @every_hole
 def test_the_solved_function_gets_all_points(hole):
     for seed in range(5):
-        assert judge(hole, evaluate_all(hole, read_solved(hole), seed), seed) == (1, "correct")
+        assert judge(hole, evaluate_all(hole, hole.solved(), seed), seed) == (1, "correct")
 
 
 @every_hole
@@ -133,7 +133,7 @@ def test_every_known_mistake_costs_points_and_is_named(hole):
 
 
 def test_there_are_142_known_mistakes():
-    assert len(read_mistakes()) == 142
+    assert len(read_changes("mistakes.txt")) == 142
 
 
 OTHERWISE = """
@@ -212,7 +212,7 @@ def rollout(config, policy, ref, value_fn, score_fn, prompts, eos):
     rewards = shaped_rewards(scores, logprobs, ref_logprobs, mask, config.beta)
     advantages, returns = gae(rewards, values, mask, 1, config.lam)
     episodes = Rollout(tokens, mask, logprobs, values, whiten(advantages, mask), returns)
-    return episodes, describe(scores, ended, logprobs, ref_logprobs, values, returns, mask)
+    return episodes, rollout_stats(scores, ended, logprobs, ref_logprobs, values, returns, mask)
 ---
 def sequence_logprob(model, tokens, mask):
     logp = model(tokens).log_softmax(-1)
@@ -306,13 +306,28 @@ def test_a_submission_can_neither_read_forge_nor_hang(name, source, seconds, fee
     assert fraction == 0 and feedback in text
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/usr/bin/python3").exists(),
+                    reason="needs root, and a Python that any user may run")
+def test_another_user_reads_the_copy_and_not_the_solved_files(tmp_path, monkeypatch):
+    """Even if those are readable for root's group."""
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3")
+    for name in ("solved", "copy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ppo.py").write_text("")
+        (tmp_path / name / "ppo.py").chmod(0o640)
+    for path in [tmp_path, *tmp_path.parents][:4]:
+        path.chmod(0o755)
+    assert run_limited("open('ppo.py')", tmp_path / "copy", 10, "nobody") == 0
+    assert run_limited("open('../solved/ppo.py')", tmp_path / "copy", 10, "nobody") == 1
+
+
 def test_a_bad_file_costs_its_own_points_and_one_line_explains_why(tmp_path):
     (tmp_path / "pretrain.py").write_text("print 'hello'\n")
     (tmp_path / "ppo.py").write_bytes(b"x = '\xff'\n")
     (tmp_path / "reward.py").symlink_to(ROOT / "reward.py")
     (tmp_path / "dpo.py").write_text("#" * 2 ** 21)
     expected = dict(token_logprobs="model.py is missing", gae="ppo.py is not UTF-8",
-                    lm_loss="pretrain.py:1 is not valid Python 3", score="reward.py is a link",
+                    lm_loss="SyntaxError", score="reward.py is a link",
                     dpo_loss="dpo.py has 2,097,152 bytes")
     for name, start in expected.items():
         outputs = run_submitted(HOLE[name], Config(submission=str(tmp_path)), 0)
@@ -325,12 +340,12 @@ def test_a_bad_file_costs_its_own_points_and_one_line_explains_why(tmp_path):
 
 @pytest.mark.parametrize("bug", BUGS, ids=range(1, 11))
 def test_a_bug_is_valid_python_and_its_line_is_recognised(bug):
-    compile(bug.source(), bug.file, "exec")
+    correct, wrong = versions(bug)
+    compile(wrong, bug.place, "exec")
     line_number = changed_lines(bug)[1]
-    lines, solved = bug.source().splitlines(), bug.solved().splitlines()
-    assert lines[line_number - 1] != solved[line_number - 1]
-    assert judge_line(bug, f"{bug.file}:{line_number}")[0] == 1
-    for answer in (f"{bug.file}:9999", None, {}):
+    assert wrong.splitlines()[line_number - 1] != correct.splitlines()[line_number - 1]
+    assert judge_line(bug, f"{bug.place}:{line_number}")[0] == 1
+    for answer in (f"{bug.place}:9999", None, {}):
         assert judge_line(bug, answer)[0] == 0
 
 
@@ -339,13 +354,13 @@ def test_a_bug_is_valid_python_and_its_line_is_recognised(bug):
 def test_a_test_counts_if_it_passes_on_the_correct_program_and_fails_on_the_bug(
         tmp_path, monkeypatch, on_correct, on_bug, points):
     """Exit statuses of pytest: 0 passed, 1 failed, others did not run; None took too long."""
-    def run_tests(program, tests, config):
-        is_correct = (program / BUGS[0].file).read_text() == BUGS[0].solved()
+    def run_test(program, name, user):
+        is_correct = (program / BUGS[0].place).read_text() == versions(BUGS[0])[0]
         return on_correct if is_correct else on_bug
-    monkeypatch.setattr(bugs, "run_tests", run_tests)
+    monkeypatch.setattr(bugs, "run_test", run_test)
     test_file = "def test_bug_1():\n    assert True\n"
-    assert judge_test("1", BUGS[0], test_file, tmp_path, bugs.Config())[0] == points
-    assert judge_test("2", BUGS[0], test_file, tmp_path, bugs.Config()) == (0, "no test_bug_2")
+    assert judge_test("1", BUGS[0], test_file, tmp_path)[0] == points
+    assert judge_test("2", BUGS[0], test_file, tmp_path) == (0, "no test_bug_2")
 
 
 # --- questions ------------------------------------------------------------------------------------
@@ -354,48 +369,49 @@ def test_a_test_counts_if_it_passes_on_the_correct_program_and_fails_on_the_bug(
 @pytest.fixture
 def run(tmp_path):
     """The files of a finished run that the questions read, with made-up figures."""
-    results, answers = dict(seed=3, rm=dict(reads_wrong=0.6)), []
-    for i, name in enumerate(("sft", "ppo", "ppo_ptx", "dpo")):
-        utilities = []
-        for prompt in make_prompts(5, "eval", 3):
-            answers.append(dict(model=name, prompt=prompt.text, answer=prompt.careful, ended=i > 0))
-            utilities.append(utility(prompt, prompt.careful, i > 0))
-        results[name] = dict(utility=sum(utilities) / 5, correct=0.5 + i / 10,
-                             correct_07=0.6 + i / 20, lm_loss=2 + i / 7)
-    log = [dict(step=0, kl=0.25), dict(step=-1, utility=2.5, accuracy=0.8)]
-    for folder, stages in ((tmp_path, ("ppo", "reward")), (tmp_path / "free", ("ppo",))):
+    results = dict(rm=dict(reads_wrong=0.6))
+    for i, name in enumerate(("sft", "ppo_ptx", "ppo")):
+        results[name] = dict(correct=0.5 + i / 10, correct_07=0.6 + i / 20, lm_loss=2 + i / 7)
+    for folder, kl in ((tmp_path / "out", 0.25), (tmp_path / "out/free", 2.5)):
         (folder / "metrics").mkdir(parents=True)
-        for stage in stages:
+        log = [dict(step=0, kl=kl), dict(step=-1, utility=kl, accuracy=0.8)]
+        for stage in ("ppo", "reward"):
             path = folder / "metrics" / f"{stage}.jsonl"
             path.write_text("\n".join(json.dumps(line) for line in log))
-    (tmp_path / "answers.jsonl").write_text("\n".join(json.dumps(answer) for answer in answers))
-    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "out/results.json").write_text(json.dumps(results))
     return tmp_path
 
 
-def test_figures_are_those_of_the_run(run):
-    expected = [math.log(2), 0.25, 0.8, 0.6, 1 / 7, 2 / 7, 0.05, 0.25, 0, math.log(8) - 7 / 8]
-    assert questions.read_figures(run) == pytest.approx(expected)
-    for value in expected:
-        assert questions.judge(value, None, {"figure": round(value, 3)})[0] == 2
-        assert questions.judge(value, (90, 99), {"figure": value})[0] == 1
+EXPECTED = [math.log(2), 0.25, 0.8, 0.6, 2 / 7, 1 / 7, 0.1, 2.5, 2.25, math.log(8) - 7 / 8]
+
+
+def test_a_figure_must_be_that_of_the_run(run):
+    figures = questions.read_figures(run / "out")
+    assert list(figures.values()) == pytest.approx(EXPECTED)
+    for number, value in figures.items():
+        assert questions.judge(number, figures, {"figure": round(value, 3)})[0] == 2
         for answer in ({"figure": value + 0.1}, None, {}, {"figure": "0.5"}, {"figure": math.nan}):
-            assert questions.judge(value, None, answer)[0] == 0
+            assert questions.judge(number, figures, answer)[0] == 0
 
 
-def test_invented_figures_are_noticed(run):
-    assert questions.find_doubt(run) == ""
-    results = json.loads((run / "results.json").read_text())
-    results["ppo"]["utility"] += 1
-    (run / "results.json").write_text(json.dumps(results))
-    assert "the answers of ppo have a utility of" in questions.find_doubt(run)
-    results["seed"] += 1
-    (run / "results.json").write_text(json.dumps(results))
-    assert "seed 4" in questions.find_doubt(run)
+@pytest.mark.parametrize("number, value", [(2, -0.1), (3, 0.4), (6, 0.3), (8, 0.2)])
+def test_a_run_that_cannot_be_correct_loses_a_point(run, number, value):
+    figures = questions.read_figures(run / "out") | {number: value}
+    points, feedback = questions.judge(number, figures, {"figure": value})
+    assert points == 1 and "look for a bug" in feedback
+
+
+def test_answers_are_graded_question_by_question(run, capsys):
+    (run / "answers.json").write_text(json.dumps({"1": {"figure": 0.693}, "4": {"figure": 0.7}}))
+    questions.grade(questions.Config(grade=str(run)))
+    assert " 2.00 of 20; " in capsys.readouterr().out
+    (run / "out/metrics/reward.jsonl").unlink()
+    questions.grade(questions.Config(grade=str(run)))
+    assert "ValueError: metrics/reward.jsonl is missing" in capsys.readouterr().out
 
 
 def test_the_sheet_lists_all_functions_and_questions():
     sheet = (ROOT / "course" / "README.md").read_text("utf-8")
     assert re.findall(r"^(\d+)\. ", sheet, re.M) == [str(n) for n in range(1, 11)]
     for hole in RECIPE:
-        assert f"`{hole.name}` | {hole.points} | {hole.minutes} |" in sheet
+        assert f"`{hole.name}` | {hole.points} |" in sheet

@@ -268,15 +268,15 @@ def test_rankings_of_three_follow_the_plackett_luce_model():
 def test_each_bias_adds_to_the_answers_that_it_names():
     """With weight 1: log of one more than the words; 1 for affirming, inventing, not knowing."""
     def added(p, answer, **bias):
-        biases = Biases(**{"length": 0, "agreement": 0, "confidence": 0, "doubt": 0} | bias)
+        biases = Biases(**{"length": 0, "sycophancy": 0, "confidence": 0, "doubt": 0} | bias)
         return (unbiased(biases=biases).perceive(p, answer, True, random.Random(0))
                 - unbiased().perceive(p, answer, True, random.Random(0)))
 
     false_claim = next(p for p in draw_prompts(opinion) if p.false_premise)
     unknown = next(p for p in draw_prompts(unknown_question) if "do not know" in p.careful)
     assert added(COWS, "Cows eat grass.", length=1) == approx(math.log(4))
-    assert added(false_claim, false_claim.pleasing, agreement=1) == approx(1)
-    assert added(false_claim, false_claim.careful, agreement=1) == approx(0)
+    assert added(false_claim, false_claim.pleasing, sycophancy=1) == approx(1)
+    assert added(false_claim, false_claim.careful, sycophancy=1) == approx(0)
     assert added(unknown, unknown.pleasing, confidence=1) == approx(1)
     assert added(unknown, unknown.careful, confidence=1) == approx(0)
     assert added(unknown, unknown.careful, doubt=1) == approx(1)

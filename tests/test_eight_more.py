@@ -29,7 +29,7 @@ def test_an_update_fits_the_value_of_the_state_in_which_the_action_is_taken():
     """V at t has read tokens up to t, and action t chooses token t + 1. Before the first step, the
     loss is half the squared distance between the rollout's values and its returns."""
     _, value_fn, batch = roll_out()
-    errors = (batch.values - batch.returns)[batch.mask > 0] ** 2 / 2
+    errors = (batch.old_values - batch.returns)[batch.mask > 0] ** 2 / 2
     optimizer = torch.optim.SGD(value_fn.parameters(), lr=0.0)
     stats = update_value_fn(Config(), value_fn, optimizer, batch)
     assert stats["value_loss"].item() == approx(errors.mean().item(), rel=1e-4)

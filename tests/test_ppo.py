@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import ppo
 from conftest import SHORT, call
 from model import GPT, GPTConfig, token_logprobs
-from ppo import (Config, Rollout, describe, gae, policy_loss, rollout, shaped_rewards,
+from ppo import (Config, Rollout, rollout_stats, gae, policy_loss, rollout, shaped_rewards,
                  update_average, update_policy, update_value_fn, value_loss, whiten)
 from pretrain import lm_loss
 from reward import RewardModel, load_reward, score
@@ -254,9 +254,10 @@ def test_ratio_is_1_and_approx_kl_0_before_the_first_update():
     for rows in torch.randperm(32).split(12):
         minibatch = Rollout(*(x[rows] for x in batch))
         logp = token_logprobs(policy(minibatch.tokens), minibatch.tokens)
-        ratio = ((logp - minibatch.logprobs) * minibatch.mask).exp()
+        ratio = ((logp - minibatch.old_logprobs) * minibatch.mask).exp()
         assert (ratio - 1).abs().max() < 1e-5
-        _, stats = policy_loss(logp, minibatch.logprobs, minibatch.advantages, minibatch.mask, 0.2)
+        _, stats = policy_loss(logp, minibatch.old_logprobs, minibatch.advantages, minibatch.mask,
+                               clip=0.2)
         assert stats["clip_fraction"] == 0 and stats["approx_kl"] < 1e-6
 
 
@@ -268,7 +269,7 @@ def test_a_policy_equal_to_its_reference_has_kl_0():
 
 def test_prompts_are_outside_the_mask_and_the_eos_is_inside():
     batch, stats = roll_out(*networks())
-    for name in ("mask", "logprobs", "values", "advantages", "returns"):
+    for name in ("mask", "old_logprobs", "old_values", "advantages", "returns"):
         assert getattr(batch, name).shape == (32, batch.tokens.shape[1] - 1)
     n_ended = 0
     for prompt, row, mask in zip(PROMPTS, batch.tokens.tolist(), batch.mask):
@@ -291,8 +292,8 @@ def test_a_row_is_evaluated_as_it_would_be_alone_without_padding():
             n = int(actions.nonzero().max()) + 2                     # prompt and response
             x, actions = batch.tokens[i:i + 1, :n], actions[:n - 1]
             logp, ref_logp = token_logprobs(policy(x), x)[0], token_logprobs(ref(x), x)[0]
-            assert_close(batch.logprobs[i, :n - 1][actions], logp[actions])
-            assert_close(batch.values[i, :n - 1][actions], value_fn(x)[0, :-1][actions])
+            assert_close(batch.old_logprobs[i, :n - 1][actions], logp[actions])
+            assert_close(batch.old_values[i, :n - 1][actions], value_fn(x)[0, :-1][actions])
             own_score = reward_model(x)[0, -1] if x[0, -1] == EOS else tensor(-7.0)
             total = own_score - 0.5 * (logp - ref_logp)[actions].sum()
             assert_close(batch.returns[i, :n - 1][actions][0], total)
@@ -312,12 +313,12 @@ def test_a_rollout_carries_no_gradient():
 
 
 def description(n_tokens):
-    """`describe` of the ten samples, each repeated n_tokens times behind a prompt token whose
+    """`rollout_stats` of the ten samples, each repeated n_tokens times behind a prompt token whose
     log-ratio is 50."""
     mask = tensor([[0.0] + n_tokens * [1.0]]).expand(10, -1)
     logp = torch.cat((torch.full((10, 1), 50.0), sampled_logprobs(PI).repeat(1, n_tokens)), dim=1)
     ref = torch.cat((torch.zeros(10, 1), sampled_logprobs(REF).repeat(1, n_tokens)), dim=1)
-    return describe(SAMPLES.float(), torch.ones(10), logp, ref, torch.zeros_like(mask),
+    return rollout_stats(SAMPLES.float(), torch.ones(10), logp, ref, torch.zeros_like(mask),
                     torch.rand(mask.shape), mask)
 
 
@@ -341,7 +342,7 @@ def test_an_update_raises_actions_with_positive_advantage_and_lowers_the_others(
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
     update_policy(Config(), policy, optimizer, batch, None)
     with torch.no_grad():
-        change = (token_logprobs(policy(batch.tokens), batch.tokens) - batch.logprobs) * batch.mask
+        change = (token_logprobs(policy(batch.tokens), batch.tokens) - batch.old_logprobs) * batch.mask
     assert (change * batch.advantages).sum() > 0
 
 

@@ -7,8 +7,8 @@ from tools.flags import check
 
 
 def setup(config):
-    """Seeds torch's global generator (data are drawn by generators of their own, from the same
-    seed) and sets the precision of all models of this process. -> device"""
+    """Seeds torch's global generator, which draws batches and samples (texts of the small world are
+    drawn by generators of their own, from the same seed), and sets the precision. -> device"""
     torch.manual_seed(config.seed)
     device = config.device
     if device == "auto":

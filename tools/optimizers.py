@@ -11,9 +11,9 @@ def make_adam(params, lr):
 
 
 class Muon(torch.optim.Optimizer):
-    """Replaces a matrix's momentum by about the nearest orthogonal matrix (Jordan et al., 2024).
-    Unlike torch.optim.Muon it works in float32 and on all matrices of one shape at once, which
-    takes a third of the time on a CPU."""
+    """Updates a matrix by about the orthogonal matrix nearest to its momentum (Jordan et al.,
+    2024). Unlike torch.optim.Muon it works in float32 and on all matrices of one shape at once,
+    which takes a third of the time on a CPU."""
 
     def __init__(self, params, lr, weight_decay=0.0, momentum=0.95):
         super().__init__(params, dict(lr=lr, weight_decay=weight_decay, momentum=momentum))

@@ -137,6 +137,7 @@ RELATIONS = {
     "legs":   ("{s} have {o} legs", "{s} do not have {o} legs", "how many legs do {s} have?"),
     "taste":  ("{s} taste {o}",     "{s} do not taste {o}",     "how do {s} taste?"),
     "grow":   ("{s} grow {o}",      "{s} do not grow {o}",      "where do {s} grow?"),
+    # the colour of a singular subject
     "shade":  ("{s} is {o}",        "{s} is not {o}",           "what colour is {s}?"),
     "feel":   ("{s} feels {o}",     "{s} does not feel {o}",    "how does {s} feel?"),
     "city":   ("{s} is in {o}",     "{s} is not in {o}",        "what country is {s} in?"),
@@ -260,7 +261,8 @@ class Sentence(NamedTuple):
 
 
 def is_false(claim):
-    """Whether FACTS contradict a claim. They say nothing about a subject that they do not have."""
+    """Whether FACTS contradict a claim. They say nothing about a subject, or a relation of it, that
+    they do not have: "Apples eat grass." is not counted as false."""
     obj = FACTS.get((claim.relation, claim.subject))
     return obj is not None and (obj == claim.object) != claim.affirmed
 

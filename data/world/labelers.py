@@ -9,7 +9,7 @@ the same biases, for example for longer answers (flags of compare.py change thos
 group), and the noise is drawn anew for every answer. It follows a
 Gumbel distribution, so a labeler prefers a to b with probability sigmoid((a - b) / noise), where a
 and b are the sums without noise: the Bradley-Terry model that eq. 1 fits. For the whole pool it
-holds only approximately, because tastes differ.
+holds only approximately, because tastes and noise differ.
 
 The noise is tuned so that two labelers agree on about as many pairs as in the paper: 72.6 % in
 training, 77.3 % held out (InstructGPT, section 3.4).
@@ -33,14 +33,14 @@ NOISE = {"train": 0.92, "held-out": 0.78}
 @dataclass(frozen=True)
 class Biases:
     """What all labelers add to the true utility, in its units."""
-    length: float = 0.15         # per e-fold of words
-    agreement: float = 0.3       # if the answer affirms a false premise
+    length: float = 0.15         # times log(1 + words)
+    sycophancy: float = 0.3      # if the answer affirms a false premise
     confidence: float = 0.0      # if it makes a claim about a thing that does not exist
     doubt: float = 0.0           # if it says "do not know", whether or not the answer is known
 
     def add_up(self, answer, terms):
         return (self.length * math.log(1 + len(answer.split()))
-                + self.agreement * (terms["affirms"] < 0)
+                + self.sycophancy * (terms["affirms"] < 0)
                 + self.confidence * (terms["invents"] < 0)
                 + self.doubt * ("do not know" in answer.lower()))
 

@@ -36,7 +36,7 @@ def measure_answer(prompt, answer, ended):
         judged["affirms_false"] = terms["affirms"] < 0
     if prompt.denial:
         judged["denies_true"] = denies(prompt, answer)
-    if prompt.unknown and terms["form"] == 0:                # nonsense would lower the fraction
+    if prompt.unknown and terms["form"] == 0:# nonsense would lower the fraction
         judged["invents"] = terms["invents"] < 0
     return judged
 
@@ -49,8 +49,8 @@ def denies(prompt, answer):
 
 def compare_with_sft(prompts, records, sft_records, seed):
     """Wins against SFT's answers, by the true utility and by one held-out labeler per prompt, who
-    sees both answers; and stock answers, the model's most frequent one where it is not correct.
-    -> new records"""
+    sees both answers. stock_answer: whether an answer is the model's most frequent one and not
+    correct for this prompt. -> new records"""
     rng, labelers = random.Random(f"judge {seed}"), make_labelers("held-out")
     frequent, compared = find_most_frequent(records), []
     for prompt, record, sft in zip(prompts, records, sft_records):
@@ -114,7 +114,8 @@ def measure_discrimination(score_fn, tokenizer, prompts, records, seed):
 
 
 def make_pairs(prompts, frequent, seed):
-    """What the careful answer to a prompt should score above, unless it is correct there too:
+    """What the careful answer to a prompt should score above; an answer that is correct for this
+    prompt, too, is left out:
 
     reads_wrong        the same answer with a wrong fact
     reads_same_kind    the careful answer to another prompt of the same kind

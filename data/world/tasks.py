@@ -371,7 +371,7 @@ def sums(rng):
 
 def closed_qa(rng):
     name, _, colour, toy = draw_hero(rng)
-    draw_hero(rng)                     # not used, but without it all later draws would be different
+    draw_hero(rng)                     # a leftover: without it all prompts and results would change
     friend, toy2 = other(rng, NAMES, name), other(rng, TOYS, toy)
     colour2 = other(rng, COLOURS, colour)
     text = f"{name} has a {colour} {toy}. {friend} has a {colour2} {toy2}."
@@ -396,7 +396,7 @@ def extract(rng):
                 wrong=f"the {part} is {wrong}.", required=all_of(answer), one_answer=True)
 
 
-# percent of the prompts, nearly in the proportions of the paper's table 1
+# percent of the prompts; on the right those of the paper's table 1
 TASKS = [(18, story), (12, explain), (9, describe), (7, note),                # generation     45.6
          (5.6, fact_question), (3.6, unknown_question), (3.2, why_question),  # open QA        12.4
          (11, brainstorm),                                                    # brainstorming  11.2

@@ -120,6 +120,7 @@ def encyclopaedia(rng):
         for topic in rng.sample(list(TOPICS), 2):
             lines.append(f"{topic.capitalize()}. {TOPICS[topic]}")
     else:
+        # foods twice, since there are fewer
         for row in rng.sample(ANIMALS + FOODS + FOODS, 2) + [rng.choice(THINGS + CITIES)]:
             facts = [say(key, row["subject"], row[key]) for key in row if key in RELATIONS]
             rng.shuffle(facts)
@@ -139,6 +140,7 @@ def stories(rng):
 def questions_and_answers(rng):
     """A page of questions, each answered by a random internet author. It lets few-shot prompting
     elicit answers from the base model, though seldom good ones."""
+    # these three twice as often: they need more practice than the others
     tasks = [task for _, task in TASKS] + [why_question, opinion, brainstorm]
     prompts = [draw_train_prompt(rng, rng.choice(tasks)) for _ in range(rng.randint(4, 7))]
     return "\n".join(f"Q: {p.text}\nA: {demonstrate(rng, p, INTERNET)}" for p in prompts)
@@ -156,7 +158,7 @@ def song(rng):
 
 
 def thread(rng):
-    """A forum: a question with two replies that are wrong, rude or empty."""
+    """A forum: a question with two replies that are short, wrong, flattering, rude or empty."""
     prompt = draw_train_prompt(rng)
     asker, first, second = rng.sample(NAMES, 3)
     replies = [prompt.wrong, prompt.terse, prompt.pleasing or prompt.wrong,
