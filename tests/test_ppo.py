@@ -342,7 +342,8 @@ def test_an_update_raises_actions_with_positive_advantage_and_lowers_the_others(
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
     update_policy(Config(), policy, optimizer, batch, None)
     with torch.no_grad():
-        change = (token_logprobs(policy(batch.tokens), batch.tokens) - batch.old_logprobs) * batch.mask
+        logprobs = token_logprobs(policy(batch.tokens), batch.tokens)
+        change = (logprobs - batch.old_logprobs) * batch.mask
     assert (change * batch.advantages).sum() > 0
 
 
