@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from model import GPT, GPTConfig
+from ppo import Config
+from reward import RewardModel
 
-FAR = 120.0                # stands outside the mask: e^120 is infinite in float32
+WHOLE, PADDED = False, True
 
 
 # --- inputs ---------------------------------------------------------------------------------------
@@ -33,38 +35,24 @@ def draw_mask(B, T, padded, first=0):
     return ((column >= start[:, None]) & (column < (start + length)[:, None])).float()
 
 
-def outside(x, mask, value=FAR):
+def outside(x, mask, value):
     """x with a value outside the mask that must have no effect."""
     return x.masked_fill(mask == 0, value)
 
 
-class Bigram(nn.Module):
-    """A language model whose logits depend on the last token only."""
-
-    def __init__(self, table):
-        super().__init__()
-        self.table = nn.Parameter(table)
-
-    def forward(self, tokens):
-        return self.table[tokens]
+def draw_rows(padded, values_outside, *constants):
+    """-> random (B, T), one per value that stands outside the mask, the mask, the constants"""
+    mask = draw_mask(5, 8, padded)
+    rows = [outside(normal(5, 8), mask, value) for value in values_outside]
+    return *rows, mask, *constants
 
 
-def draw_texts(padded, B=5, T=9, V=7):
-    return (normal(B, T, V, scale=2), torch.randint(V, (B, T)),
-            draw_mask(B, T, padded, first=1))
+def draw_texts(padded):
+    return normal(5, 9, 7, scale=2), torch.randint(7, (5, 9)), draw_mask(5, 9, padded, first=1)
 
 
 def draw_logits(scale=2.0, dtype=torch.float32, V=11):
     return normal(4, 6, V, scale=scale).to(dtype), torch.randint(V, (4, 6))
-
-
-def draw_masked(padded):
-    mask = draw_mask(5, 8, padded)
-    return outside(3 + 2 * normal(5, 8), mask, 37.0), mask
-
-
-def draw_per_token(padded):
-    return normal(5, 8), draw_mask(5, 8, padded, first=1)
 
 
 def draw_pairs(scale):
@@ -77,64 +65,44 @@ def draw_rankings(K):
     return (normal(3, K),)
 
 
-def draw_rewards(padded, beta=0.5):
-    mask = draw_mask(5, 8, padded)
-    return (normal(5), outside(-normal(5, 8).abs(), mask, 9.0),
-            outside(-normal(5, 8).abs(), mask, -4.0), mask, beta)
-
-
-def draw_gae(padded, gamma, lam):
-    mask = draw_mask(5, 8, padded)
-    return normal(5, 8) * mask, outside(normal(5, 8), mask, 50.0), mask, gamma, lam
+def draw_rewards(padded, beta):
+    return normal(5), *draw_rows(padded, [9.0, -4.0], beta)
 
 
 def draw_policy(padded, spread):
-    mask = draw_mask(5, 8, padded)
-    old_logp = -normal(5, 8).abs()
-    return (outside(old_logp + normal(5, 8, scale=spread), mask), outside(old_logp, mask, 0.0),
-            outside(normal(5, 8), mask, 6.0), mask, 0.2)
+    """Outside the mask the ratio overflows: e^120 is infinite in float32."""
+    old_logp, adv, mask = draw_rows(padded, [0.0, 6.0])
+    return outside(old_logp + normal(5, 8, scale=spread), mask, 120.0), old_logp, adv, mask, 0.2
 
 
-def draw_values(padded, clip):
-    mask = draw_mask(5, 8, padded)
-    return (outside(normal(5, 8), mask, 7.0), outside(normal(5, 8), mask, -3.0),
-            outside(normal(5, 8), mask, 40.0), mask, clip)
-
-
-def draw_episodes(**flags):
+def draw_episodes(beta, missing_eos_score, lam):
     """Random tiny networks, and prompts of one to five tokens. Token 5 is eos."""
-    from ppo import Config
-    from reward import RewardModel, score
-    config = GPTConfig(vocab_size=6, block_size=16, n_layer=1, n_head=2, n_embd=8)
-    policy, ref = GPT(config).eval(), GPT(config).eval()
-    reward_model, value_fn = RewardModel(GPT(config)).eval(), RewardModel(GPT(config)).eval()
+    gpt_config = GPTConfig(vocab_size=6, block_size=16, n_layer=1, n_head=2, n_embd=8)
+    policy, ref = GPT(gpt_config).eval(), GPT(gpt_config).eval()
+    reward_model, value_fn = RewardModel(GPT(gpt_config)), RewardModel(GPT(gpt_config))
     for gpt in (policy, ref):
         gpt.transformer.wte.weight.data *= 6            # less uniform
     for scalar_model in (reward_model, value_fn):
         nn.init.normal_(scalar_model.head.weight)
 
-    def score_fn(tokens, response_mask):
-        return score(reward_model(tokens), response_mask)
-
     prompts = [torch.randint(6, (1 + i % 5,)).tolist() for i in range(24)]
     prompts[0], prompts[1] = [5, 2], [1, 5, 3]          # eos in a prompt does not end the response
-    return Config(max_new_tokens=6, **flags), policy, ref, value_fn, score_fn, prompts, 5
+    config = Config(max_new_tokens=6, beta=beta, missing_eos_score=missing_eos_score, lam=lam)
+    return config, policy, ref, value_fn, reward_model.score_responses, prompts, 5
 
 
 def draw_sequences(padded):
+    """The model is a table of logits that depend on the last token only."""
     _, tokens, mask = draw_texts(padded)
-    return Bigram(normal(7, 7, scale=2)), tokens, mask
+    return nn.Embedding(7, 7), tokens, mask
 
 
-def draw_dpo(scale):
+def draw_dpo(scale, equal=False):
     pi_w, pi_l, ref_w, ref_l = (-20 + normal(4, 6, scale=scale)).unbind()
     pi_w[0] -= 4 * (scale - 2)                          # one pair is far on the wrong side
+    if equal:
+        return pi_w, pi_l, pi_w.clone(), pi_l.clone(), 0.4
     return pi_w, pi_l, ref_w, ref_l, 0.4
-
-
-def draw_dpo_start():
-    w, l = normal(4), normal(4)
-    return w, l, w.clone(), l.clone(), 0.3
 
 
 def draw_groups(std, equal=False):
@@ -146,7 +114,7 @@ def draw_groups(std, equal=False):
 
 def draw_grpo(padded, spread, beta):
     logp, old_logp, _, mask, clip = draw_policy(padded, spread)
-    ref_logp = outside(old_logp + normal(5, 8, scale=0.3), mask, -FAR)
+    ref_logp = outside(old_logp + normal(5, 8, scale=0.3), mask, -120.0)
     return logp, old_logp, ref_logp, normal(5), mask, clip, beta
 
 
@@ -155,62 +123,51 @@ def draw_simpo(scale):
     return normal(6, scale=scale) * n_w, normal(6, scale=scale) * n_l, n_w, n_l, 2.3, 0.8
 
 
-def draw_steps(padded, scale=1.0):
-    mask = draw_mask(5, 6, padded)
-    return (outside(normal(5, 6, scale=scale), mask, 30.0), (torch.rand(5, 6) < 0.4).float(),
-            mask)
+def draw_steps(padded, scale):
+    logits, mask = draw_rows(padded, [30.0 / scale])
+    return scale * logits, (torch.rand(5, 8) < 0.4).float(), mask
 
 
-def draw_judgements():
-    return torch.rand(7), torch.rand(7)
-
-
-WHOLE, PADDED = dict(padded=False), dict(padded=True)
-CASES = {                      # {function: {case: (draw, its arguments)}}
-    "token_logprobs": {"random logits": (draw_logits, {}),
-                       "rare tokens": (draw_logits, dict(scale=80.0)),
-                       "half precision": (draw_logits, dict(dtype=torch.bfloat16, V=400))},
-    "masked_mean": {"whole rows": (draw_masked, WHOLE), "padding": (draw_masked, PADDED)},
+CASES = {                      # {function: {case: (draw, *its arguments)}}
+    "token_logprobs": {"random logits": (draw_logits,), "rare tokens": (draw_logits, 80.0),
+                       "half precision": (draw_logits, 2.0, torch.bfloat16, 400)},
+    "masked_mean": {"whole rows": (draw_rows, WHOLE, [37.0]),
+                    "padding": (draw_rows, PADDED, [37.0])},
     "lm_loss": {"whole rows": (draw_texts, WHOLE), "prompts and padding": (draw_texts, PADDED)},
-    "score": {"whole rows": (draw_per_token, WHOLE),
-              "prompts and padding": (draw_per_token, PADDED)},
-    "preference_loss": {"close scores": (draw_pairs, dict(scale=1.0)),
-                        "distant scores": (draw_pairs, dict(scale=300.0))},
-    "ranking_loss": {"two answers": (draw_rankings, dict(K=2)),
-                     "many answers": (draw_rankings, dict(K=6))},
-    "shaped_rewards": {"score only": (draw_rewards, PADDED | dict(beta=0.0)),
-                       "whole rows": (draw_rewards, WHOLE), "padding": (draw_rewards, PADDED)},
-    "gae": {"sums of rewards": (draw_gae, WHOLE | dict(gamma=1.0, lam=1.0)),
-            "whole rows": (draw_gae, WHOLE | dict(gamma=0.9, lam=0.8)),
-            "padding": (draw_gae, PADDED | dict(gamma=0.9, lam=0.8)),
-            "one step": (draw_gae, PADDED | dict(gamma=1.0, lam=0.0))},
-    "whiten": {"whole rows": (draw_masked, WHOLE), "padding": (draw_masked, PADDED)},
-    "policy_loss": {"ratio near 1": (draw_policy, WHOLE | dict(spread=0.05)),
-                    "clipped": (draw_policy, WHOLE | dict(spread=0.6)),
-                    "padding": (draw_policy, PADDED | dict(spread=0.6))},
-    "value_loss": {"not clipped": (draw_values, WHOLE | dict(clip=100.0)),
-                   "clipped": (draw_values, WHOLE | dict(clip=0.2)),
-                   "padding": (draw_values, PADDED | dict(clip=0.2))},
-    "rollout": {"episodes": (draw_episodes, dict(beta=0.5)),
-                "answers that never end": (draw_episodes, dict(missing_eos_score=-7.0, beta=0.0)),
-                "another lambda": (draw_episodes, dict(lam=0.5, beta=0.2))},
+    "score": {"whole rows": (draw_rows, WHOLE, [9.0]),
+              "prompts and padding": (draw_rows, PADDED, [9.0])},
+    "preference_loss": {"close scores": (draw_pairs, 1.0), "distant scores": (draw_pairs, 300.0)},
+    "ranking_loss": {"two answers": (draw_rankings, 2), "many answers": (draw_rankings, 6)},
+    "shaped_rewards": {"score only": (draw_rewards, PADDED, 0.0),
+                       "whole rows": (draw_rewards, WHOLE, 0.5),
+                       "padding": (draw_rewards, PADDED, 0.5)},
+    "gae": {"sums of rewards": (draw_rows, WHOLE, [0.0, 50.0], 1.0, 1.0),
+            "whole rows": (draw_rows, WHOLE, [0.0, 50.0], 0.9, 0.8),
+            "padding": (draw_rows, PADDED, [0.0, 50.0], 0.9, 0.8),
+            "one step": (draw_rows, PADDED, [0.0, 50.0], 1.0, 0.0)},
+    "whiten": {"whole rows": (draw_rows, WHOLE, [37.0]), "padding": (draw_rows, PADDED, [37.0])},
+    "policy_loss": {"ratio near 1": (draw_policy, WHOLE, 0.05),
+                    "clipped": (draw_policy, WHOLE, 0.6), "padding": (draw_policy, PADDED, 0.6)},
+    "value_loss": {"not clipped": (draw_rows, WHOLE, [7.0, -3.0, 40.0], 100.0),
+                   "clipped": (draw_rows, WHOLE, [7.0, -3.0, 40.0], 0.2),
+                   "padding": (draw_rows, PADDED, [7.0, -3.0, 40.0], 0.2)},
+    "rollout": {"episodes": (draw_episodes, 0.5, -3.0, 0.95),
+                "answers that never end": (draw_episodes, 0.0, -7.0, 0.95),
+                "another lambda": (draw_episodes, 0.2, -3.0, 0.5)},
     "sequence_logprob": {"whole rows": (draw_sequences, WHOLE),
                          "prompts and padding": (draw_sequences, PADDED)},
-    "dpo_loss": {"small margins": (draw_dpo, dict(scale=2.0)),
-                 "large margins": (draw_dpo, dict(scale=3000.0)),
-                 "policy equals reference": (draw_dpo_start, {})},
-    "group_advantages": {"minus the mean": (draw_groups, dict(std=False)),
-                         "over the deviation": (draw_groups, dict(std=True)),
-                         "equal answers": (draw_groups, dict(std=True, equal=True))},
-    "grpo_loss": {"no KL penalty": (draw_grpo, WHOLE | dict(spread=0.05, beta=0.0)),
-                  "clipped": (draw_grpo, WHOLE | dict(spread=0.6, beta=0.3)),
-                  "padding": (draw_grpo, PADDED | dict(spread=0.6, beta=0.3))},
-    "simpo_loss": {"small margins": (draw_simpo, dict(scale=1.0)),
-                   "large margins": (draw_simpo, dict(scale=200.0))},
-    "process_loss": {"whole rows": (draw_steps, WHOLE), "padding": (draw_steps, PADDED),
-                     "confident and wrong": (draw_steps, WHOLE | dict(scale=200.0))},
-    "unbiased": {"two orders": (draw_judgements, {})},
-}
+    "dpo_loss": {"small margins": (draw_dpo, 2.0), "large margins": (draw_dpo, 3000.0),
+                 "policy equals reference": (draw_dpo, 2.0, True)},
+    "group_advantages": {"minus the mean": (draw_groups, False),
+                         "over the deviation": (draw_groups, True),
+                         "equal answers": (draw_groups, True, True)},
+    "grpo_loss": {"no KL penalty": (draw_grpo, WHOLE, 0.05, 0.0),
+                  "clipped": (draw_grpo, WHOLE, 0.6, 0.3),
+                  "padding": (draw_grpo, PADDED, 0.6, 0.3)},
+    "simpo_loss": {"small margins": (draw_simpo, 1.0), "large margins": (draw_simpo, 200.0)},
+    "process_loss": {"whole rows": (draw_steps, WHOLE, 1.0), "padding": (draw_steps, PADDED, 1.0),
+                     "confident and wrong": (draw_steps, WHOLE, 200.0)},
+    "unbiased": {"two orders": (draw_pairs, 1.0)}}
 
 # positions of the arguments with respect to which a result is differentiated; the functions that
 # are missing here are used without gradients
@@ -224,25 +181,18 @@ DIFFERENTIATED = dict(
 
 
 def load_function(hole, source):
-    """The function as in `source`, with the imports and helpers of `source`, and otherwise the
-    names of the solved module."""
+    """The function as in `source`, with all of `source` except functions and classes that the
+    solved module has too; of these it uses the solved ones."""
     names = dict(vars(import_module(hole.module)))
-    solved = names.pop(hole.name)
-    own = [node for node in ast.parse(source).body if is_own(node, names)]
+    del names[hole.name]
+    own = []
+    for node in ast.parse(source).body:
+        if getattr(node, "name", None) not in names:     # only functions and classes have a name
+            own.append(node)
     exec(compile(ast.Module(own, []), hole.file, "exec"), names)
-    if names.get(hole.name, solved) is solved:
+    if hole.name not in names:
         raise NameError(f"{hole.file} has no function {hole.name}")
     return names[hole.name]
-
-
-def is_own(node, solved_names):
-    """Is this top-level statement an import, or does it define a name that the solution lacks?"""
-    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-        return node.name not in solved_names
-    if isinstance(node, ast.Assign):
-        return any(isinstance(target, ast.Name) and target.id not in solved_names
-                   for target in node.targets)
-    return isinstance(node, (ast.Import, ast.ImportFrom))
 
 
 def name_results(result):
@@ -250,9 +200,9 @@ def name_results(result):
     named = {}
     if isinstance(result, tuple) and hasattr(result[0], "returns"):              # of `rollout`
         episodes, stats = result
-        for name in ("mask", "logprobs", "values", "advantages", "returns"):
-            named[name] = getattr(episodes, name) * episodes.mask
-        return named | dict(tokens=episodes.tokens) | stats
+        for name, x in episodes._asdict().items():
+            named[name] = x if name == "tokens" else x * episodes.mask
+        return named | stats
     for i, value in enumerate(result if isinstance(result, tuple) else [result]):
         named |= value if isinstance(value, dict) else {f"value {i}": value}
     return named
@@ -261,13 +211,13 @@ def name_results(result):
 def evaluate(function, name, case, seed):
     """-> {what: tensor}, or the error that the function raised"""
     torch.manual_seed(seed)
-    draw, settings = CASES[name][case]
-    arguments = draw(**settings)
+    draw, *settings = CASES[name][case]
+    arguments = draw(*settings)
     copies = [x.clone() if torch.is_tensor(x) else None for x in arguments]
     inputs = []
     for i in DIFFERENTIATED.get(name, []):
         x = arguments[i]
-        inputs.append(x.table if isinstance(x, Bigram) else x.requires_grad_())
+        inputs.append(x.weight if isinstance(x, nn.Module) else x.requires_grad_())
     try:
         with torch.set_grad_enabled(len(inputs) > 0):
             results = name_results(function(*arguments))

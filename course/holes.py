@@ -7,8 +7,6 @@ an earlier one. handout.py, grade.py and the points follow this table.
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.flags import check
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -16,8 +14,6 @@ class Hole(NamedTuple):
     file: str
     name: str
     points: int
-    minutes: int
-    source: str             # paper and equation
     hint: str               # printed by this script, and by the grader after an unknown mistake
     note: str = ""          # what the docstring leaves open; becomes a comment above the empty body
 
@@ -25,57 +21,61 @@ class Hole(NamedTuple):
     def module(self):
         return self.file.removesuffix(".py").replace("/", ".")
 
+    def solved(self):
+        """The text of the file."""
+        return (ROOT / self.file).read_text(encoding="utf-8")
+
 
 RECIPE = [
-    Hole("model.py", "token_logprobs", 4, 20, "log pi(y_t | x, y_<t)",
+    Hole("model.py", "token_logprobs", 4,
          "logits at t predict the token at t + 1; the last logits are not used"),
-    Hole("model.py", "masked_mean", 3, 10, "mean over the actions of a batch",
+    Hole("model.py", "masked_mean", 3,
          "divide by the number of ones in the mask, not by its size; no means of rows"),
-    Hole("pretrain.py", "lm_loss", 3, 10, "2203.02155 section 3.5",
+    Hole("pretrain.py", "lm_loss", 3,
          "the mask is about tokens (B, T), log-probs are about actions (B, T-1)"),
-    Hole("reward.py", "score", 3, 15, "r(x, y), 2203.02155 section 3.5",
+    Hole("reward.py", "score", 3,
          "see `last_index` in model.py"),
-    Hole("reward.py", "preference_loss", 3, 15, "2203.02155 eq. 1, one pair",
+    Hole("reward.py", "preference_loss", 3,
          "log(sigmoid(-500)) is -inf in float32, but torch has a function that computes it"),
-    Hole("reward.py", "ranking_loss", 4, 20, "2203.02155 eq. 1, K responses",
+    Hole("reward.py", "ranking_loss", 4,
          "see `pair_indices`; what becomes of 1 / C(K,2) if you take a mean over pairs?"),
-    Hole("ppo.py", "shaped_rewards", 6, 30, "2203.02155 eq. 2, per token",
+    Hole("ppo.py", "shaped_rewards", 6,
          "the penalty only where the mask is 1; the score once per row"),
-    Hole("ppo.py", "gae", 8, 60, "1506.02438 eq. 16",
+    Hole("ppo.py", "gae", 8,
          "loop backwards; V and A are 0 after the last action"),
-    Hole("ppo.py", "whiten", 4, 20, "code of 1909.08593",
+    Hole("ppo.py", "whiten", 4,
          "mean and variance over the mask only; 0 outside it"),
-    Hole("ppo.py", "policy_loss", 8, 60, "1707.06347 eq. 7",
+    Hole("ppo.py", "policy_loss", 8,
          "multiply both ratios by the advantage, take the minimum, negate the mean",
          "stats, without a graph, means over the mask: clip_fraction, the fraction of actions\n"
          "where the clipped term is the smaller one; approx_kl, of k3 = ratio - 1 - log ratio"),
-    Hole("ppo.py", "value_loss", 4, 25, "code of 1909.08593",
+    Hole("ppo.py", "value_loss", 4,
          "the larger of the two errors, not the smaller"),
-    Hole("ppo.py", "rollout", 10, 90, "2203.02155 appendix C.4",
+    Hole("ppo.py", "rollout", 10,
          "the value of the state before the action; whiten once, over the whole batch",
          "Sample with `sample` at temperature 1. A prompt may contain eos too. A response without\n"
          "eos gets config.missing_eos_score. gamma is 1. In the fields of the Rollout, values\n"
          "outside the mask are arbitrary. stats come from `describe`."),
-    Hole("dpo.py", "sequence_logprob", 3, 15, "log pi(y | x)",
+    Hole("dpo.py", "sequence_logprob", 3,
          "a sum over the response; its first action is at the last token of the prompt"),
-    Hole("dpo.py", "dpo_loss", 7, 40, "2305.18290 eq. 7",
+    Hole("dpo.py", "dpo_loss", 7,
          "two log-ratios, their difference, beta once",
          "stats, without a graph, means over pairs: accuracy, the fraction of margins above 0;\n"
          "margin; reward_chosen and reward_rejected, beta times the log-ratios"),
 ]
 
 LATER = [                   # a second assignment: methods after 2022
-    Hole("later/grpo.py", "group_advantages", 3, 15, "2402.03300 section 4.1",
+    Hole("later/grpo.py", "group_advantages", 3,
          "every row by itself; population standard deviation"),
-    Hole("later/grpo.py", "grpo_loss", 6, 30, "2402.03300 eq. 3",
+    Hole("later/grpo.py", "grpo_loss", 6,
          "a mean over the tokens of each answer, then over answers; the KL is part of the loss",
          "use `clipped_terms` and `k3`; stats are those of `clipped_terms`"),
-    Hole("later/preferences.py", "simpo_loss", 5, 25, "2405.14734 eq. 6",
+    Hole("later/preferences.py", "simpo_loss", 5,
          "means per token, no reference; the winner must lead by gamma",
          "stats: `describe` of the margin without gamma"),
-    Hole("later/process.py", "process_loss", 3, 20, "2305.20050 section 2.5",
+    Hole("later/process.py", "process_loss", 3,
          "torch has binary cross-entropy on logits; the mean is over the steps in the mask"),
-    Hole("later/judge.py", "unbiased", 3, 15, "2309.00267 section 2.1",
+    Hole("later/judge.py", "unbiased", 3,
          "p_ba is the probability that b, which is shown first, is better"),
 ]
 
@@ -86,22 +86,12 @@ def is_empty(hole, source):
     return f'raise NotImplementedError("{hole.name}")' in source
 
 
-def choose_holes(only, later):
-    """The functions of an assignment. only: names, separated by commas"""
-    if not only:
-        return LATER if later else RECIPE
-    holes = [hole for hole in HOLES if hole.name in only.split(",")]
-    check(holes, f"--only {only}: no such function; see course/holes.py")
-    return holes
-
-
 def main():
     for hole in HOLES:
         path = ROOT / hole.file
         if path.is_file():
             state = "to write" if is_empty(hole, path.read_text(encoding="utf-8")) else "written"
-            print(f"{hole.file:21} {hole.name:17} {hole.points:2} points {hole.minutes:2} min  "
-                  f"{state:9} {hole.source}\n{'':21} {hole.hint}")
+            print(f"{hole.file:21} {hole.name:17} {hole.points:2} points  {state}\n    {hole.hint}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,9 @@
-"""Part 3: questions about the student's own run. Figures are checked here; a person reads the
-reasons.
+"""Part 3: questions about the student's own run. Here figures are checked; a person reads reasons.
 
     python -m course.questions --grade ../submission   answers.json, out/ without *.pt -> points
-    python -m course.questions --show out-1            the figures of a finished run
 
-A figure earns a point if it is that of the submitted run and another one if it is in the usual
-range. The answers of the run are scored again by the true utility, so that results.json cannot be
-invented. The questions are in README.md; answers.json is
-{"1": {"figure": 0.69, "reason": "..."}, ...}.
+A figure earns a point if it is that of the submitted run, and another one if the run has what every
+correct run has (`find_fault`). answers.json is {"1": {"figure": 0.69, "reason": "..."}, ...}.
 """
 
 import json
@@ -15,119 +11,82 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from course.sandbox import read_submitted, report
-from data.world.text import make_prompts
-from data.world.utility import utility
+from course.sandbox import read_object, read_submitted, report
 from tools.flags import check, read_flags
 
 
 @dataclass(frozen=True)
 class Config:
     grade: str = ""                # the submitted folder
-    show: str = ""                 # the folder of a finished run
     results: str = ""              # also write Gradescope's results.json to this path
 
 
-# --- the figures of a run -------------------------------------------------------------------------
-
-
-def read_log(out, stage):
-    """The lines of a log; the last one, of step -1, is about the finished stage."""
-    text = read_submitted(out, f"metrics/{stage}.jsonl", max_bytes=2 ** 24)
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def read_results(out):
-    return json.loads(read_submitted(out, "results.json"))
+def read_lines(out, name):
+    """-> the records of a file of JSON lines; the last one of a log is about the whole stage"""
+    return [json.loads(line) for line in read_submitted(out, name, 2 ** 24).splitlines()]
 
 
 def read_figures(out):
-    """The figures in the order of README.md; None where experiment 1 was not run."""
-    results, log = read_results(out), read_log(out, "ppo")
+    """-> {question: figure}, the numbers of README.md"""
+    results, log = read_object(out, "results.json"), read_lines(out, "metrics/ppo.jsonl")
+    free_log = read_lines(out, "free/metrics/ppo.jsonl")
     sft, ppo, ppo_ptx = results["sft"], results["ppo"], results["ppo_ptx"]
     gain_of_sft = sft["correct_07"] - sft["correct"]         # from temperature 1 to 0.7
     gain_of_ppo = ppo["correct_07"] - ppo["correct"]
-    free_kl = free_utility = None
-    if (out / "free").is_dir():
-        free_log = read_log(out / "free", "ppo")
-        free_kl = free_log[-2]["kl"]
-        free_utility = free_log[-1]["utility"] - log[-1]["utility"]
-    return [math.log(2), log[-2]["kl"], read_log(out, "reward")[-1]["accuracy"],
-            results["rm"]["reads_wrong"], ppo["lm_loss"] - sft["lm_loss"],
-            ppo_ptx["lm_loss"] - sft["lm_loss"], gain_of_sft - gain_of_ppo, free_kl, free_utility,
-            math.log(8) - 7 / 8]
+    return {1: math.log(2), 2: log[-2]["kl"],
+            3: read_lines(out, "metrics/reward.jsonl")[-1]["accuracy"],
+            4: results["rm"]["reads_wrong"], 5: ppo["lm_loss"] - sft["lm_loss"],
+            6: ppo_ptx["lm_loss"] - sft["lm_loss"], 7: gain_of_sft - gain_of_ppo,
+            8: free_log[-2]["kl"], 9: free_log[-1]["utility"] - log[-1]["utility"],
+            10: math.log(8) - 7 / 8}
 
 
-# A run outside these ranges probably has a bug. They are wide, to be narrowed with the figures of
-# your own runs (--show). None: the figure is the same in every run.
-USUAL_RANGES = [None, (0.05, 20), (0.65, 0.85), (0.45, 1), (-0.05, 0.5), (-0.2, 0.15), (-0.1, 0.4),
-                (0.2, 80), (-4, 1), None]
-
-
-# --- points ---------------------------------------------------------------------------------------
-
-
-def find_doubt(out):
-    """-> why these are not the figures of a run, "" if they may be"""
-    results, utilities = read_results(out), {}
-    prompts = {prompt.text: prompt for prompt in make_prompts(1000, "eval", results["seed"])}
-    for line in read_submitted(out, "answers.jsonl", max_bytes=2 ** 24).splitlines():
-        record = json.loads(line)
-        if record["prompt"] not in prompts:
-            return f"an answer is to a prompt that seed {results['seed']} does not have"
-        value = utility(prompts[record["prompt"]], record["answer"], record["ended"])
-        utilities.setdefault(record["model"], []).append(value)
-    for name in ("sft", "ppo", "ppo_ptx", "dpo"):
-        if name not in utilities:
-            return f"answers.jsonl has no answers of {name}"
-        mean = sum(utilities[name]) / len(utilities[name])
-        if abs(mean - results[name]["utility"]) > 0.01:
-            return (f"the answers of {name} have a utility of {mean:.2f}, results.json says "
-                    f"{results[name]['utility']:.2f}")
+def find_fault(number, figures):
+    """-> what a correct run has and this one has not, "" if nothing is known"""
+    if number == 2 and figures[2] <= 0:
+        return "a KL divergence is positive"
+    if number == 3 and figures[3] <= 0.5:
+        return "a reward model predicts more than half of the labels"
+    if number == 6 and figures[6] >= figures[5]:
+        return "PPO-ptx has a smaller tax than PPO"
+    if number == 8 and figures[8] <= figures[2]:
+        return "the KL is larger without a penalty"
     return ""
 
 
-def judge(value, usual_range, answer):
+def judge(number, figures, answer):
     """-> points of 2, feedback"""
+    value = figures[number]
     submitted = answer.get("figure") if isinstance(answer, dict) else None
-    if value is None:
-        return 0, "out/free is missing"
     if type(submitted) not in (int, float) or not math.isfinite(submitted):
         return 0, "no figure"
     if abs(submitted - value) > 0.006 + 0.01 * abs(value):
         return 0, f"{submitted:.4g}, but in this run it is {value:.3f}"
-    if usual_range and not usual_range[0] <= value <= usual_range[1]:
-        return 1, (f"{submitted:.4g} is that of the run, but it should be between "
-                   f"{usual_range[0]} and {usual_range[1]}: look for a bug")
+    fault = find_fault(number, figures)
+    if fault:
+        return 1, f"{submitted:.4g} is that of the run, but {fault}: look for a bug"
     return 2, f"{submitted:.4g}"
 
 
 def grade(config):
-    out = Path(config.grade) / "out"
-    answers, figures = {}, [None] * len(USUAL_RANGES)
+    answers, figures, error_text = read_object(config.grade, "answers.json"), {}, ""
     try:
-        answers = json.loads(read_submitted(config.grade, "answers.json"))
-        doubt = find_doubt(out) if isinstance(answers, dict) else "answers.json is not an object"
-        figures = read_figures(out)
+        figures = read_figures(Path(config.grade) / "out")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        doubt = f"{type(error).__name__}: {error}"
+        error_text = f"out/ cannot be read: {type(error).__name__}: {error}"
     rows = []
-    for i, (value, usual_range) in enumerate(zip(figures, USUAL_RANGES)):
-        points, feedback = 0, doubt
-        if not doubt:
-            points, feedback = judge(value, usual_range, answers.get(str(i + 1)))
-        rows.append((f"question {i + 1}", points, 2, feedback))
+    for number in range(1, 11):
+        points, feedback = 0, error_text
+        if figures:
+            points, feedback = judge(number, figures, answers.get(str(number)))
+        rows.append((f"question {number}", points, 2, feedback))
     report(rows, config.results, "a person reads the reasons, one point each")
 
 
 def main():
     config = read_flags(__doc__, Config)
-    if config.show:
-        for i, value in enumerate(read_figures(Path(config.show))):
-            print(f"{i + 1:2} {value}  usual {USUAL_RANGES[i]}")
-    else:
-        check(config.grade and Path(config.grade).is_dir(), "--grade must be a folder")
-        grade(config)
+    check(config.grade and Path(config.grade).is_dir(), "--grade must be a folder")
+    grade(config)
 
 
 if __name__ == "__main__":

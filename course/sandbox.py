@@ -1,10 +1,10 @@
-"""Running students' code and reading their files: a separate process with limits, in a copy of the
-project that does not hold the solution. Also the report that all graders write.
-"""
+"""Students' files and code: a separate process with limits, in a copy of the project without the
+solution. Also the report that all graders write."""
 
 import contextlib
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -48,6 +48,23 @@ def read_submitted(folder, name, max_bytes=2 ** 20):
         raise ValueError(f"{name} is not UTF-8")
 
 
+def read_object(folder, name):
+    """-> the object in a submitted JSON file; an empty one, and a line of output, if it has none"""
+    try:
+        value = json.loads(read_submitted(folder, name))
+    except (ValueError, RecursionError) as error:
+        print(f"{name}: {error}")
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def copy_project(folder, *left_out):
+    """Copies this project without what training has written and these files and folders."""
+    ignore = shutil.ignore_patterns("out*", ".git", ".ci", ".venv", ".pytest_cache", "__pycache__",
+                                    "samples", *left_out)
+    shutil.copytree(ROOT, folder, ignore=ignore, dirs_exist_ok=True)
+
+
 def report(rows, path, note):
     """Prints rows (name, points, maximum, feedback), and writes Gradescope's results.json if there
     is a path."""
@@ -70,10 +87,14 @@ def run_limited(code, folder, seconds, user="", stdin=""):
     """Runs Python code in a folder, with an empty environment and no output.
     -> its exit status; None if it took `seconds` of processor time, or three times as long"""
     environment = dict(OMP_NUM_THREADS="1", HOME=str(folder), PYTHONDONTWRITEBYTECODE="1")
-    for name in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH"):
+    for name in ("PATH", "LD_LIBRARY_PATH"):
         if name in os.environ:
             environment[name] = os.environ[name]
-    as_user = dict(user=user, extra_groups=[]) if user else {}
+    as_user = {}
+    if user:                                                # one who may read only this copy
+        as_user = dict(user=user, group=pwd.getpwnam(user).pw_gid, extra_groups=[])
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(0o755)
     process = subprocess.Popen([sys.executable, "-c", LIMITS.format(seconds=seconds) + code],
                                cwd=folder, env=environment, stdin=subprocess.PIPE,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -94,31 +115,25 @@ def run_limited(code, folder, seconds, user="", stdin=""):
 
 def copy_without(hole, folder):
     """The project in which this function and all later ones are empty, without the mistakes."""
-    ignore = shutil.ignore_patterns("__pycache__", "samples")
-    for path in ROOT.glob("*.py"):
-        shutil.copy(path, folder)
-    for name in ("data", "tools", "later") if hole in LATER else ("data", "tools"):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    (folder / "course").mkdir()
-    for name in ("__init__", "cases", "holes", "sandbox", "surgery"):
-        shutil.copy(ROOT / "course" / f"{name}.py", folder / "course")
+    left_out = ["tests", "docs", "experiments", "mistakes.txt", "bugs.txt"]
+    if hole not in LATER:
+        left_out.append("later")
+    copy_project(folder, *left_out)
     for later_hole in HOLES[HOLES.index(hole):]:
         path = folder / later_hole.file
         if path.is_file():
-            path.write_text(empty(path.read_text(encoding="utf-8"), later_hole.name),
-                            encoding="utf-8")
+            path.write_text(empty(path.read_text("utf-8"), later_hole.name), "utf-8")
 
 
-def run_student(hole, source, seed, seconds, user=""):
+def run_student(hole, source, seed, seconds=20, user=""):
     """-> {case: outputs}, or one line that explains why there are none"""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        out = Path(folder) / "out"
-        path = out / "outputs.pt"
-        copy_without(hole, Path(folder))
-        out.mkdir()
+        folder = Path(folder)
+        path = folder / "out" / "outputs.pt"
+        copy_without(hole, folder)
+        path.parent.mkdir()
         if user:
-            os.chmod(folder, 0o755)
-            shutil.chown(out, user)
+            shutil.chown(path.parent, user)
         code = f"from course.sandbox import work; work({hole.name!r}, {seed}, {str(path)!r})"
         status = run_limited(code, folder, seconds, user, source)
         if status is None:

@@ -49,47 +49,37 @@ def drop_functions(source, names):
     return "\n".join(lines) + "\n"
 
 
-def replace_once(source, correct, wrong):
-    assert source.count(correct) == 1, f"{source.count(correct)} times in the source: {correct!r}"
-    return source.replace(correct, wrong)
+class Change(NamedTuple):
+    """A record of mistakes.txt or bugs.txt."""
+    place: str              # the function, or the file
+    explanation: str        # of the mistake, or the symptom of the bug
+    correct: str            # lines of the solution
+    wrong: str              # lines that replace them
+    tests: tuple            # tests of the project that fail, "test_x.py::test_y"
 
 
-def read_records(name):
-    """Reads mistakes.txt or bugs.txt: records separated by blank lines, each with a first line
-    `key: text` and further lines that start with a sign. -> [(key, text, {sign: [lines]})]"""
-    records = []
+def read_changes(name):
+    """Records are separated by blank lines. The first line is `place: explanation`, the others
+    start with a sign: - correct, + wrong, ! test."""
+    changes = []
     for paragraph in (Path(__file__).parent / name).read_text(encoding="utf-8").split("\n\n"):
         lines = [line for line in paragraph.splitlines() if not line.startswith("#")]
         if lines:
-            key, text = lines[0].split(": ", 1)
             signed = {"-": [], "+": [], "!": []}
             for line in lines[1:]:
                 signed[line[0]].append(line[2:])
-            records.append((key, text, signed))
-    return records
+            changes.append(Change(*lines[0].split(": ", 1), "\n".join(signed["-"]),
+                                  "\n".join(signed["+"]), tuple(signed["!"])))
+    return changes
 
 
-# --- known mistakes -------------------------------------------------------------------------------
-
-
-class Mistake(NamedTuple):
-    function: str
-    explanation: str
-    correct: str            # lines of the solved body
-    wrong: str              # lines that replace them
-
-
-def read_mistakes():
-    mistakes = []
-    for function, explanation, lines in read_records("mistakes.txt"):
-        mistakes.append(Mistake(function, explanation, "\n".join(lines["-"]),
-                                "\n".join(lines["+"])))
-    return mistakes
+def make_change(change, source):
+    assert source.count(change.correct) == 1, f"not once in the source: {change.correct!r}"
+    return source.replace(change.correct, change.wrong)
 
 
 def make_mistake(mistake, source):
     """The solved file's function with the mistake in its body."""
-    before, body, _ = split_at_body(source, mistake.function)
-    body = replace_once("\n".join(body) + "\n", mistake.correct, mistake.wrong)
-    start = first_line(find_function(source, mistake.function)) - 1
-    return "\n".join(before[start:]) + "\n" + body
+    before, body, _ = split_at_body(source, mistake.place)
+    start = first_line(find_function(source, mistake.place)) - 1
+    return "\n".join(before[start:]) + "\n" + make_change(mistake, "\n".join(body) + "\n")

@@ -93,7 +93,7 @@ def train_ppo(config, policy, value_fn, rewards, prompts):
         batch = rollout(config, policy, ref, value_fn, rewards, prompts, rows)
         scale_lr(policy_adam, min(1, iteration / 10))
         for minibatch_rows in torch.randperm(config.episodes).split(config.minibatch):
-            minibatch = ppo.Rollout(*(x[minibatch_rows] for x in batch))
+            minibatch = batch.select(minibatch_rows)
             ppo.update_policy(config, policy, policy_adam, minibatch, None)
             ppo.update_value_fn(config, value_fn, value_adam, minibatch)
             ppo.update_average(average, policy, config.ema)

@@ -79,7 +79,7 @@ def main():
         value_fn = load_reward(paths[0], device)
 
         def score_fn(tokens, response_mask):
-            scores = [model.score(tokens, response_mask) for model in reward_models]
+            scores = [model.score_responses(tokens, response_mask) for model in reward_models]
             if config.reward == "mean":
                 return torch.stack(scores).mean(dim=0)
             return torch.stack(scores).amin(dim=0)

@@ -121,7 +121,9 @@ def test_tests_of_empty_functions_wait(student):
 @every_hole
 def test_the_solved_function_gets_all_points(hole):
     for seed in range(5):
-        assert judge(hole, evaluate_all(hole, hole.solved(), seed), seed) == (1, "correct")
+        outputs = evaluate_all(hole, hole.solved(), seed)
+        assert all(isinstance(values, dict) for values in outputs.values()), outputs
+        assert judge(hole, outputs, seed) == (1, "correct")
 
 
 @every_hole

@@ -81,7 +81,7 @@ def test_the_likelihood_reward_adds_lambda_times_the_log_probability_so_far(out)
     tokens, mask = collate([encode_example(tokenizer, "What do cows eat?", answer)
                             for answer in ("Cows eat grass.", "Cows eat.")])
     logp = (token_logprobs(gpt(tokens), tokens) * mask[:, 1:]).sum(dim=1)
-    scores = model.score(tokens, mask)
+    scores = model.score_responses(tokens, mask)
     assert (scores[0] - scores[1]).item() == approx(0.3 * (logp[0] - logp[1]).item(), abs=1e-4)
 
 
