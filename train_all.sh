@@ -42,11 +42,11 @@ step sft.pt "a minute, held-out loss 0.22 to 0.29" sft.py --resume $sft
 # 2a labelers rank K answers per prompt
 step comparisons.jsonl "half a minute, agreement 71 to 77 %" compare.py $compare
 # 2b the reward model
-step reward.pt "half a minute, accuracy 0.70 to 0.79" reward.py --resume
+step reward.pt "half a minute, accuracy 0.69 to 0.77" reward.py --resume
 # 3 PPO with a KL penalty; PPO-ptx, with pretraining gradients
-step ppo.pt "a minute, utility 2.0 to 2.4" ppo.py --resume $ppo
-step ppo_ptx.pt "a minute and a half, utility 1.9 to 2.4" ppo.py --resume --ptx 1 $ppo
+step ppo.pt "a minute, utility 2.2 to 2.5, correct 0.63 to 0.75" ppo.py --resume $ppo
+step ppo_ptx.pt "a minute and a half, utility 2.1 to 2.5, correct 0.6 to 0.75" ppo.py --resume --ptx 1 $ppo
 # 2b and 3 in one: DPO
-step dpo.pt "half a minute, accuracy 0.71 to 0.76" dpo.py --resume
+step dpo.pt "half a minute, accuracy 0.71 to 0.77, utility 2.2 to 2.5" dpo.py --resume
 # 4 evaluation, every time, since any model may be new
 "$python" eval.py $eval --seed "$SEED" --out "$OUT"
