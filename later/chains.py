@@ -6,8 +6,7 @@
 The authors of the demonstrations make mistakes: a step is off by one, or the carry is forgotten,
 most often where 8 or 9 is added. The next step continues from the wrong number, so the most likely
 answer to many sums is wrong. Two mistakes can cancel: then the final answer is correct although the
-trace is not, a lucky chain. It is known here which step is correct; later/reasoning.py, star.py and
-process.py use as much of that as their flags say.
+trace is not, a lucky chain.
 
     python -m later.chains        out/base.pt -> out/chains.pt, the SFT model of worked sums
 """
@@ -17,18 +16,13 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
-from data.batches import batch_by_length, collate, encode_example, pack, sample_windows
+from data.batches import pack, sample_windows
 from data.world.text import split_of
-from generate import respond
-from pretrain import lm_loss
+from later.fit import imitate, make_batches
 from tools.checkpoints import load_gpt
 from tools.device import setup
 from tools.flags import TrainingFlags, read_flags
-from tools.optimizers import cosine, make_muon_and_adam, scale_lr
-from tools.training import Run
+from tools.optimizers import make_muon_and_adam
 
 OFF_BY_ONE = 0.16                  # probability that a step is off by one
 NO_CARRY, NO_CARRY_8_9 = 0.08, 0.6     # that a carry is forgotten, and where 8 or 9 is added
@@ -38,7 +32,6 @@ QUESTIONS = ["what is {}?", "how much is {}?", "add {}."]
 
 @dataclass(frozen=True)
 class Config(TrainingFlags):
-    init_from: str = "base"        # checkpoint in --out to start from
     pages: int = 4000              # documents with additions and worked sums
     steps: int = 400               # optimizer steps on windows of these pages
     demonstrations: int = 4000     # worked sums, two passes
@@ -201,54 +194,26 @@ def measure_chains(sums, responses, tokenizer):
                 steps_correct=sum(labels) / max(1, len(labels)))
 
 
-def watch_chains(model, tokenizer, sums, max_new_tokens, seed):
-    """For the training log: measure_chains at temperature 1, with random numbers of its own."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        responses = respond(model, tokenizer, [problem.text for problem in sums], max_new_tokens)
-    return measure_chains(sums, responses, tokenizer)
-
-
 # --- the SFT model --------------------------------------------------------------------------------
 
 
-def make_batches(config, tokenizer, device):
-    """Windows of the pages, then two passes over the demonstrations. -> [(tokens, mask)]"""
+def main():
+    """Windows of the pages, then two passes over the demonstrations."""
+    config = read_flags(__doc__, Config)
+    device = setup(config)
+    model, tokenizer = load_gpt(f"{config.out}/base.pt", device)
+    T = model.config.block_size
     rng = random.Random(f"pages {config.seed}")
     text = pack(tokenizer, [make_page(rng) for _ in range(config.pages)]).to(device)
     batches = []
     for _ in range(config.steps):
-        batches.append(sample_windows(text, max(1, config.batch // 2), 128))
-    examples = []
-    for problem, answer in make_demonstrations(config.demonstrations, config.seed):
-        examples.append(encode_example(tokenizer, problem.text, answer))
-    lengths = [len(prompt) + len(response) for prompt, response in examples]
-    for rows in batch_by_length(lengths, config.batch) + batch_by_length(lengths, config.batch):
-        batches.append(collate([examples[i] for i in rows], device))
-    return batches
-
-
-def main():
-    config = read_flags(__doc__, Config)
-    device = setup(config)
-    model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
-    batches = make_batches(config, tokenizer, device)
-    muon, adam = make_muon_and_adam(model, config.muon_lr, config.lr)
-    run = Run(config, "chains", len(batches), model=model, muon=muon, adam=adam)
-    for step in range(run.first_step, len(batches)):
-        tokens, mask = batches[step]
-        loss = lm_loss(model(tokens), tokens, mask)
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in (muon, adam):
-            scale_lr(optimizer, cosine(step / len(batches)))
-            optimizer.step()
-            optimizer.zero_grad()
-        run.log(step, loss=loss, grad_norm=grad_norm)
-        if step % 100 == 99:
-            run.save(step)
-    heldout = make_sums(300, "valid", config.seed)
-    run.finish(model, tokenizer, **watch_chains(model, tokenizer, heldout, 64, config.seed))
+        batches.append(sample_windows(text, max(1, config.batch // 2), T))
+    demonstrations = make_demonstrations(config.demonstrations, config.seed)
+    pairs = [(problem.text, answer) for problem, answer in demonstrations]
+    for _ in range(2):
+        batches += make_batches(config, tokenizer, pairs, T, device)
+    optimizers = make_muon_and_adam(model, config.muon_lr, config.lr)
+    imitate(config, "chains", model, tokenizer, optimizers, batches)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,6 @@ RL-CAI, 2212.08073, section 4).
 p is the judge's probability that answer a is better than b (later/judge.py). reward.py has p = 1
 for the answer that a labeler prefers; the rest is the same.
 
-1 label        The judge compares all pairs of answers to a prompt, in both orders.
-2 fit          The reward model is fitted to these probabilities.
-
     python -m later.feedback                   out/comparisons.jsonl, out/judge.pt, out/sft.pt
                                                -> out/reward.pt, which ppo.py maximises
     python -m later.feedback --constitution    RL-CAI, after later/constitution.py: the judge labels
@@ -21,19 +18,18 @@ import random
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from data.batches import batch_comparisons, collate
 from data.comparisons import flatten, label_accuracy, read_comparisons, split_by_prompt
+from later.fit import fit
 from later.judge import harden, judge_pairs, same_position, unbiased
 from later.principles import CONSTITUTION, HELPFUL
-from reward import RewardModel, pair_indices, score, score_all
+from reward import RewardModel, pair_indices, score_all
 from tools.checkpoints import load_gpt
 from tools.device import setup
 from tools.flags import TrainingFlags, check, read_flags
-from tools.optimizers import cosine, make_adam, scale_lr
-from tools.training import Run
+from tools.optimizers import make_adam
 
 
 @dataclass(frozen=True)
@@ -58,19 +54,14 @@ def clamp(p):
     return p.clamp(0.4, 0.6)
 
 
-# --- 1 label --------------------------------------------------------------------------------------
-
-
 def label(config, comparisons, device):
     """The judge's p that response i is better than response j, for all i < j of a comparison.
     -> [(C(K,2),)], statistics. The labeler who ranked the responses, best first, has p = 1."""
     judge, tokenizer = load_gpt(f"{config.out}/judge.pt", device)
-    rng, rules = random.Random(f"rules {config.seed}"), [HELPFUL]
-    if config.constitution:
-        rules = CONSTITUTION
+    rng = random.Random(f"rules {config.seed}")
     questions, counts = [], []
     for comparison in comparisons:
-        rule = rng.choice(rules)
+        rule = rng.choice(CONSTITUTION if config.constitution else [HELPFUL])
         prompt = tokenizer.decode(comparison.prompt).removesuffix("\n")
         texts = [tokenizer.decode(response) for response in comparison.responses]
         pairs = list(itertools.combinations(texts, 2))       # the order of pair_indices
@@ -79,27 +70,11 @@ def label(config, comparisons, device):
     p_ab, p_ba = judge_pairs(judge, tokenizer, questions, device)
     p = unbiased(p_ab, p_ba)
     stats = dict(agreement=harden(p).mean(), same_position=same_position(p_ab, p_ba))
-    return list(p.split(counts)), stats
-
-
-def load_labels(config, tokenizer, block_size, device):
-    """-> train, valid (lists of Comparison), p of all pairs of train, statistics of the judge"""
-    def read(name):
-        return read_comparisons(f"{config.out}/{name}.jsonl", tokenizer, block_size)
-
-    train, valid = read("red_team" if config.constitution else "comparisons")
-    labels, stats = labels_of_people(train), {}
-    if config.labels != "people":
-        labels, stats = label(config, train, device)
     if config.labels == "hard":
-        labels = [harden(p) for p in labels]
+        p = harden(p)
     if config.labels == "clamped":
-        labels = [clamp(p) for p in labels]
-    if config.constitution:                                  # helpfulness is labelled by people
-        helpful_train, helpful_valid = read("comparisons")
-        train, valid = train + helpful_train, valid + helpful_valid
-        labels += labels_of_people(helpful_train)
-    return train, valid, labels, stats
+        p = clamp(p)
+    return list(p.split(counts)), stats
 
 
 def labels_of_people(comparisons):
@@ -107,7 +82,28 @@ def labels_of_people(comparisons):
     return [torch.ones(k * (k - 1) // 2) for k in K]
 
 
-# --- 2 fit ----------------------------------------------------------------------------------------
+def load_labels(config, tokenizer, block_size, device):
+    """-> train, valid (lists of Comparison), p of all pairs of train, statistics of the judge"""
+    name = "red_team" if config.constitution else "comparisons"
+    train, valid = read_comparisons(f"{config.out}/{name}.jsonl", tokenizer, block_size)
+    labels, stats = labels_of_people(train), {}
+    if config.labels != "people":
+        labels, stats = label(config, train, device)
+    if config.constitution:                                  # helpfulness is labelled by people
+        helpful_train, helpful_valid = read_comparisons(f"{config.out}/comparisons.jsonl",
+                                                        tokenizer, block_size)
+        train, valid = train + helpful_train, valid + helpful_valid
+        labels += labels_of_people(helpful_train)
+    return train, valid, labels, stats
+
+
+@torch.no_grad()
+def standardise(model, scores):
+    """Changes the head so that these scores have mean 0 and variance 1. Labels clamped to 0.6 ask
+    for differences 8.6 times smaller than 0.97 does, and PPO's beta is in units of the score."""
+    model.head.bias -= scores.mean()
+    model.head.weight /= scores.std()
+    model.head.bias /= scores.std()
 
 
 def main():
@@ -118,39 +114,21 @@ def main():
     gpt, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     train, valid, labels, stats = load_labels(config, tokenizer, gpt.config.block_size, device)
     model = RewardModel(gpt).to(device)
-    adam = make_adam(model.parameters(), config.lr)
     batches = batch_comparisons(train, config.batch)
-    n_steps = len(batches)
 
-    run = Run(config, "reward", n_steps, model=model, adam=adam)
-    for step in range(run.first_step, n_steps):
+    def loss_fn(step):
         comparisons = [train[i] for i in batches[step]]
         tokens, mask = collate(flatten(comparisons), device)                     # (B K, T)
-        scores = score(model(tokens), mask).view(len(comparisons), -1)           # (B, K)
+        scores = model.score_responses(tokens, mask).view(len(comparisons), -1)            # (B, K)
         a, b = pair_indices(scores.shape[1])
         p = torch.stack([labels[i] for i in batches[step]]).to(device)           # (B, C(K,2))
-        loss = soft_preference_loss(scores[:, a], scores[:, b], p)
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        scale_lr(adam, cosine(step / n_steps))
-        adam.step()
-        adam.zero_grad()
-        run.log(step, loss=loss, grad_norm=grad_norm)
-        if step % 100 == 99:
-            run.save(step)
+        return soft_preference_loss(scores[:, a], scores[:, b], p)
 
+    optimizers = [make_adam(model.parameters(), config.lr)]
+    run = fit(config, "reward", model, optimizers, len(batches), loss_fn)
     standardise(model, score_all(model, flatten(train), device))
     scores = split_by_prompt(score_all(model, flatten(valid), device), valid)
     run.finish(model, tokenizer, accuracy=label_accuracy(scores), **stats)      # of people's labels
-
-
-@torch.no_grad()
-def standardise(model, scores):
-    """Changes the head so that these scores have mean 0 and variance 1. Labels clamped to 0.6 ask
-    for differences 8.6 times smaller than 0.97 does, and PPO's beta is in units of the score."""
-    model.head.bias -= scores.mean()
-    model.head.weight /= scores.std()
-    model.head.bias /= scores.std()
 
 
 if __name__ == "__main__":

@@ -45,9 +45,6 @@ class Config(TrainingFlags):
     lr: float = 2e-4               # peak learning rate (Adam); paper 1e-6
 
 
-# --- advantages and losses ------------------------------------------------------------------------
-
-
 def group_advantages(scores, std):
     """r - mean of each group, over its population std if `std` (section 4.1.2); without std it is
     Dr. GRPO's.  (N, G) -> (N, G). Equal scores give 0: 1e-4 is larger than the mean's rounding."""
@@ -98,9 +95,6 @@ def dr_grpo_loss(logp, old_logp, adv, mask, clip, max_new_tokens):
     return -(terms.sum(dim=1) / max_new_tokens).mean(), stats
 
 
-# --- the loop -------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def sample_groups(config, policy, ref, prompts, tokenizer):
     """G answers to each prompt, in adjacent rows; B = prompts * G.
@@ -131,16 +125,12 @@ def update(config, policy, adam, tokens, mask, old_logp, ref_logp, adv):
     return stats | dict(loss=loss.detach())
 
 
-def main():
-    config = read_flags(__doc__, Config)
-    check(config.method in ("grpo", "dr_grpo", "rloo"), "--method must be grpo, dr_grpo or rloo")
-    device = setup(config)
-    policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+def train(config, policy, prompts, score_fn, tokenizer, step_fn=None):
+    """score_fn: tokens, response mask (B, T) -> scores (B,), one per answer. step_fn rewards steps
+    instead (later/reasoning.py): prompts, tokens, response mask -> advantages (B, T-1), reward ()
+    """
     ref = copy.deepcopy(policy).requires_grad_(False)
     adam = make_adam(policy.parameters(), config.lr)
-    prompts = make_checkable(1000, "train", config.seed)
-    score_fn = load_score_fn(config, prompts, tokenizer, device)
-
     run = Run(config, config.name, config.iterations, policy=policy, adam=adam)
     for iteration in range(run.first_step, config.iterations):
         # 1 sample G answers to each prompt of a batch
@@ -149,23 +139,33 @@ def main():
         mask = response_mask[:, 1:]
         # 2 score whole answers
         scores = score_fn(tokens, response_mask).view(-1, config.group)
-        # 3 advantages within each group, before it is split over minibatches
-        if config.method == "rloo":
-            adv = leave_one_out(scores)
-        else:
-            adv = group_advantages(scores, std=config.method == "grpo")
-        # 4 update the policy
-        scale_lr(adam, min(1, 0.1 + 0.9 * iteration / 10))                              # warm-up
-        stats = update(config, policy, adam, tokens, mask, logp, ref_logp, adv.flatten())
-
         # y ~ policy, so kl is KL(policy || ref); groups with equal scores have no gradient
-        reached = dict(score=scores.mean(), kl=((logp - ref_logp) * mask).sum(dim=1).mean(),
+        metrics = dict(score=scores.mean(), kl=((logp - ref_logp) * mask).sum(dim=1).mean(),
                        length=mask.sum(dim=1).mean(),
                        informative=(scores.amax(dim=1) > scores.amin(dim=1)).float().mean())
-        run.log(iteration, **reached, **stats)
+        # 3 advantages within each group, before it is split over minibatches
+        if step_fn is not None:
+            adv, metrics["step_reward"] = step_fn(batch, tokens, response_mask)
+        elif config.method == "rloo":
+            adv = leave_one_out(scores).flatten()
+        else:
+            adv = group_advantages(scores, std=config.method == "grpo").flatten()
+        # 4 update the policy
+        scale_lr(adam, min(1, 0.1 + 0.9 * iteration / 10))                              # warm-up
+        metrics |= update(config, policy, adam, tokens, mask, logp, ref_logp, adv)
+        run.log(iteration, **metrics)
         if iteration % 10 == 9:
             run.save(iteration)
-    run.finish(policy, tokenizer, **reached)
+    run.finish(policy, tokenizer, score=metrics["score"], kl=metrics["kl"])
+
+
+def main():
+    config = read_flags(__doc__, Config)
+    check(config.method in ("grpo", "dr_grpo", "rloo"), "--method must be grpo, dr_grpo or rloo")
+    device = setup(config)
+    policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+    prompts = make_checkable(1000, "train", config.seed)
+    train(config, policy, prompts, load_score_fn(config, prompts, tokenizer, device), tokenizer)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,5 @@
 """Learning from preferences between the current policy's own responses.
 
-dpo.py learns from rankings of the SFT model's responses. The further the policy moves, the less
-they say about its own responses. Here each round has three steps:
-
 1 sample       The current policy answers every prompt k times.
 2 rank         The responses are ranked by a reward model, simulated labelers, true utility, or at
                random.
@@ -12,9 +9,6 @@ they say about its own responses. Here each round has three steps:
 
     python -m later.online             out/sft.pt, out/reward.pt -> out/online.pt
     python -m later.online --method best --rounds 3 --batch 750 --k 4 --lr 3e-4      -> out/best.pt
-    python -m later.online --rank-by labelers      needs no reward model
-
-All of these sample about as many responses as ppo.py.
 """
 
 import copy
@@ -26,12 +20,12 @@ from torch import nn
 
 from data.batches import batch_comparisons, collate, encode_prompt
 from data.comparisons import Comparison, flatten
-from data.files import is_small_world, read_prompts
+from data.files import read_prompts
 from data.world.labelers import make_labelers
 from data.world.utility import utility
 from dpo import dpo_loss, logprob_all, sequence_logprob
 from generate import respond
-from later.watch import measure_policy
+from later.measure import measure_policy
 from pretrain import lm_loss
 from reward import load_reward, pair_indices, score_all
 from tools.checkpoints import load_gpt
@@ -45,8 +39,6 @@ from tools.training import Run
 class Config(TrainingFlags):
     method: str = "dpo"            # dpo or best
     rank_by: str = "reward"        # reward (out/reward.pt), labelers, utility or random
-    init_from: str = "sft"         # checkpoint in --out: policy and reference
-    prompts: int | str = 5000      # of the small world, or a file
     rounds: int = 70               # of sampling, ranking and learning
     batch: int = 64                # prompts per round
     k: int = 2                     # responses per prompt
@@ -57,18 +49,30 @@ class Config(TrainingFlags):
     missing_eos_score: float = -3.0    # reward of a response without end-of-text token
 
 
-# --- 1 sample, 2 rank -----------------------------------------------------------------------------
-
-
 def sample_responses(config, policy, prompts, tokenizer):
     """-> k responses (lists of token ids) to each prompt"""
-    texts = [prompt.text for prompt in prompts for _ in range(config.k)]
+    texts = []
+    for prompt in prompts:
+        texts += [prompt.text] * config.k
     responses = respond(policy, tokenizer, texts, config.max_new_tokens)
     return [responses[i:i + config.k] for i in range(0, len(responses), config.k)]
 
 
+def score(config, prompts, responses, tokenizer, reward_model, rng):
+    """-> a list of k scores for each prompt, higher is better"""
+    if config.rank_by != "reward":
+        return score_in_small_world(config, prompts, responses, tokenizer, rng)
+    examples, device = [], reward_model.head.weight.device
+    for prompt, candidates in zip(prompts, responses):
+        for response in candidates:
+            examples.append((encode_prompt(tokenizer, prompt.text), response))
+    scores = score_all(reward_model, examples, device)
+    ended = torch.tensor([response[-1] == tokenizer.eos for _, response in examples], device=device)
+    return torch.where(ended, scores, config.missing_eos_score).view(len(prompts), -1).tolist()
+
+
 def score_in_small_world(config, prompts, responses, tokenizer, rng):
-    """By true utility, by one labeler per prompt, or at random."""
+    """By true utility, by the ranks that one labeler per prompt gives, or at random."""
     labelers, scores = make_labelers("train"), []
     for prompt, candidates in zip(prompts, responses):
         answers = [(tokenizer.decode(y), y[-1] == tokenizer.eos) for y in candidates]
@@ -80,19 +84,6 @@ def score_in_small_world(config, prompts, responses, tokenizer, rng):
         else:
             scores.append([rng.random() for _ in answers])
     return scores
-
-
-def score_responses(config, prompts, responses, tokenizer, reward_model, rng, device):
-    """-> a list of k scores for each prompt, higher is better"""
-    if config.rank_by != "reward":
-        return score_in_small_world(config, prompts, responses, tokenizer, rng)
-    examples = []
-    for prompt, candidates in zip(prompts, responses):
-        for response in candidates:
-            examples.append((encode_prompt(tokenizer, prompt.text), response))
-    scores = score_all(reward_model, examples, device)
-    ended = torch.tensor([response[-1] == tokenizer.eos for _, response in examples], device=device)
-    return torch.where(ended, scores, config.missing_eos_score).view(len(prompts), -1).tolist()
 
 
 def rank(responses, scores):
@@ -119,9 +110,6 @@ def collect(config, prompts, responses, scores, tokenizer):
     return comparisons
 
 
-# --- 3 learn --------------------------------------------------------------------------------------
-
-
 def online_dpo_loss(policy, ref, comparisons, beta, device):
     """DPO eq. 7 over all pairs of comparisons with the same number of responses. -> loss, stats"""
     tokens, mask = collate(flatten(comparisons), device)                                # (B K, T)
@@ -132,48 +120,33 @@ def online_dpo_loss(policy, ref, comparisons, beta, device):
 
 
 def imitation_loss(policy, comparisons, device):
-    """The loss of sft.py on the best response to each prompt. -> loss, stats"""
+    """The loss of sft.py on the best response to each prompt. -> ()"""
     tokens, mask = collate([(x.prompt, x.responses[0]) for x in comparisons], device)
-    return lm_loss(policy(tokens), tokens, mask), {}
-
-
-# --- main -----------------------------------------------------------------------------------------
-
-
-CHECKPOINTS = dict(dpo="online", best="best")          # method -> name of what is written
-
-
-def read_config():
-    config = read_flags(__doc__, Config)
-    check(config.method in CHECKPOINTS, f"--method {config.method}: must be dpo or best")
-    check(config.rank_by in ("reward", "labelers", "utility", "random"),
-          f"--rank-by {config.rank_by}: must be reward, labelers, utility or random")
-    check(is_small_world(config.prompts) or config.rank_by in ("reward", "random"),
-          f"--rank-by {config.rank_by} needs prompts of the small world; give --prompts a number")
-    return config
+    return lm_loss(policy(tokens), tokens, mask)
 
 
 def main():
-    config = read_config()
+    config = read_flags(__doc__, Config)
+    check(config.method in ("dpo", "best"), f"--method {config.method}: must be dpo or best")
+    check(config.rank_by in ("reward", "labelers", "utility", "random"),
+          f"--rank-by {config.rank_by}: must be reward, labelers, utility or random")
     device = setup(config)
-    policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+    policy, tokenizer = load_gpt(f"{config.out}/sft.pt", device)
     ref = copy.deepcopy(policy).requires_grad_(False)
     reward_model = None
     if config.rank_by == "reward":
-        reward_model = load_reward(f"{config.out}/reward.pt", device)
-    prompts = read_prompts(config.prompts, "train", config.seed)
-    watched_prompts = []
-    if is_small_world(config.prompts):
-        watched_prompts = read_prompts(300, "valid", config.seed)
+        reward_model = load_reward(f"{config.out}/reward.pt", device).requires_grad_(False)
+    prompts = read_prompts(5000, "train", config.seed)
     adam = make_adam(policy.parameters(), config.lr)
 
-    run = Run(config, CHECKPOINTS[config.method], config.rounds, policy=policy, adam=adam)
+    name = "online" if config.method == "dpo" else "best"
+    run = Run(config, name, config.rounds, policy=policy, adam=adam)
     for step in range(run.first_step, config.rounds):
         rng = random.Random(f"online {config.seed} {step}")
         queries = [prompts[i] for i in torch.randint(len(prompts), (config.batch,))]
         responses = sample_responses(config, policy, queries, tokenizer)                # 1 sample
-        scores = score_responses(config, queries, responses, tokenizer, reward_model, rng, device)
-        comparisons = collect(config, queries, responses, scores, tokenizer)            # 2 rank
+        scores = score(config, queries, responses, tokenizer, reward_model, rng)        # 2 rank
+        comparisons = collect(config, queries, responses, scores, tokenizer)
         metrics = dict(score=torch.tensor(scores).float().mean(),
                        ties=1 - len(comparisons) / len(queries))
 
@@ -183,7 +156,7 @@ def main():
             if config.method == "dpo":
                 loss, stats = online_dpo_loss(policy, ref, batch, config.beta, device)
             else:
-                loss, stats = imitation_loss(policy, batch, device)
+                loss, stats = imitation_loss(policy, batch, device), {}
             loss.backward()
             grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
             progress = (step + i / len(batches)) / config.rounds
@@ -191,13 +164,11 @@ def main():
             adam.step()
             adam.zero_grad()
             metrics |= stats | dict(loss=loss, grad_norm=grad_norm)
-        if step % max(1, config.rounds // 7) == 0:
-            metrics |= measure_policy(config, policy, ref, tokenizer, watched_prompts[:100], device)
         run.log(step, **metrics)
         if step % 10 == 9:
             run.save(step)
-    run.finish(policy, tokenizer,
-               **measure_policy(config, policy, ref, tokenizer, watched_prompts, device))
+    heldout = read_prompts(300, "valid", config.seed)
+    run.finish(policy, tokenizer, **measure_policy(config, policy, ref, tokenizer, heldout))
 
 
 if __name__ == "__main__":

@@ -6,45 +6,56 @@
 
     loss = mean over labelled tokens of -y log p - (1 - y) log (1 - p)
 
-Steps are labelled by the truth, or without it by completions (Math-Shepherd, 2312.08935): the
-policy completes the answer N times from the end of a step. The hard label is 1 if any completion
-reaches the correct number, the soft label is the fraction of those that do.
+1 label     The policy answers worked sums. Steps are labelled by the truth, or without it by
+            completions (Math-Shepherd, 2312.08935): the policy completes the answer N times from
+            the end of a step. The hard label is 1 if any completion reaches the correct number,
+            the soft label is the fraction of those that do.
+2 train     A reward model for each kind of label.
+3 choose    The best of n answers to held-out sums, by
+                random, majority    the first; the most frequent final number (2203.11171)
+                orm, prm, ...       the highest product of the probabilities of its steps
+                ..., vote           the final number with the largest sum of scores
+                any correct         the bound: a correct answer is among the n
 
-    python -m later.completions                  out/chains.pt -> out/steps.jsonl, labelled answers
-    python -m later.process --labels truth       out/steps.jsonl -> out/prm.pt
-    python -m later.process --labels hard        -> out/prm_hard.pt; soft: prm_soft.pt
-    python -m later.process --labels outcome     -> out/orm.pt
-    python -m later.best_of                      best of 1 to 64 by each -> out/best_of.json
+    python -m later.process      out/chains.pt -> out/orm.pt, prm.pt, prm_hard.pt, prm_soft.pt,
+                                 out/labels.json and out/best_of.json
 """
 
+import json
+import math
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from data.batches import batch_by_length, collate, apply_in_batches
-from data.files import read_records
+from data.batches import apply_in_batches, batch_by_length, collate, encode_prompt
+from generate import generate, respond
+from later.chains import (is_answer_correct, is_trace_correct, label_answer, make_sums,
+                          measure_chains, read_number, step_ends, vote)
+from later.fit import fit
 from model import masked_mean, token_logprobs
 from reward import RewardModel
 from tools.checkpoints import load_gpt
 from tools.device import setup
-from tools.flags import TrainingFlags, check, read_flags
-from tools.optimizers import cosine, make_muon_and_adam, scale_lr
-from tools.training import Run
+from tools.flags import TrainingFlags, atomic_write, read_flags
+from tools.optimizers import make_muon_and_adam
 
-NAMES = dict(truth="prm", hard="prm_hard", soft="prm_soft", outcome="orm")
+NAMES = dict(outcome="orm", truth="prm", hard="prm_hard", soft="prm_soft")
 
 
 @dataclass(frozen=True)
 class Config(TrainingFlags):
-    labels: str = "truth"          # truth, hard or soft: of steps; outcome: of the answer
-    init_from: str = "chains"      # checkpoint in --out that becomes the reward model
+    sums: int = 2000               # to train on, each answered once
+    completions: int = 8           # per step, N of Math-Shepherd
     epochs: int = 3                # passes over the answers; paper 2
     batch: int = 32                # answers per step
     lr: float = 1e-3               # peak learning rate (Adam)
     muon_lr: float = 0.005         # peak learning rate of the blocks' matrices (Muon)
+    test_sums: int = 100           # held-out sums
+    n: int = 64                    # answers to each; a power of two
+    max_new_tokens: int = 64       # longest answer
 
 
 # --- equations ------------------------------------------------------------------------------------
@@ -70,47 +81,91 @@ def step_logits(model, tokens, boundaries):
     return model.head(hidden).squeeze(-1) + logp_so_far - logp_so_far.gather(1, start)
 
 
-def solution_score(probabilities, mask, how):
-    """The score of an answer from its steps: "product" of their p (2305.20050, section 2.6) or
-    "min" (2312.08935, section 3.4).  (B, S), (B, S) -> (B,)"""
-    p = torch.where(mask > 0, probabilities, 1.0)          # padding changes neither
-    return p.prod(dim=1) if how == "product" else p.amin(dim=1)
+def step_probabilities(model, examples, ends):
+    """[(prompt ids, response ids)], and per response the indices where its steps end
+    -> per response a list of the steps' p"""
+    tokens, _ = collate(examples, model.head.weight.device)
+    p = apply_in_batches(lambda x, marks: step_logits(model, x, marks), tokens,
+                         mark_boundaries(examples, ends, tokens)).sigmoid().cpu()
+    probabilities = []
+    for row, (prompt, _), indices in zip(p, examples, ends):
+        probabilities.append([row[len(prompt) + i].item() for i in indices])
+    return probabilities
 
 
-# --- batches --------------------------------------------------------------------------------------
+# --- 1 label --------------------------------------------------------------------------------------
 
 
-def find_targets(record, labels):
-    """Which indices of the response are labelled, and with what. -> two lists
-    record: a line of steps.jsonl"""
+class Labelled(NamedTuple):
+    """An answer. Its steps end at the indices `ends` of the response."""
+    prompt: list            # token ids
+    response: list
+    ends: list
+    correct: bool           # the final number
+    correct_steps: list     # per step; only this small world knows it
+    hits: list              # per step, the fraction of completions that reach the correct number
+
+
+def count_hits(config, policy, tokenizer, sums, responses):
+    """-> for each response and each of its steps the fraction of completions from its end that
+    reach the correct number. Nothing follows the end of an answer: its label is the answer's."""
+    hits, prefixes, places = [], [], []
+    for i, (problem, ids) in enumerate(zip(sums, responses)):
+        hits.append([])
+        for end in step_ends(tokenizer, ids):
+            if ids[end] == tokenizer.eos:
+                hits[i].append(float(is_answer_correct(problem, tokenizer.decode(ids))))
+            else:
+                places.append((i, len(hits[i]), end + 1))
+                prefix = encode_prompt(tokenizer, problem.text) + ids[:end + 1]
+                prefixes += [prefix] * config.completions
+                hits[i].append(0.0)
+    completions = generate(policy, prefixes, config.max_new_tokens, 1.0, tokenizer.eos, "label")
+    for j, completion in enumerate(completions):
+        i, step, length = places[j // config.completions]
+        text = tokenizer.decode(responses[i][:length] + completion)
+        correct = is_answer_correct(sums[i], text, completion[-1] == tokenizer.eos)
+        hits[i][step] += correct / config.completions
+    return hits
+
+
+def label(config, policy, tokenizer):
+    """-> [Labelled], and statistics of the answers"""
+    sums = make_sums(config.sums, "train", config.seed)
+    responses = respond(policy, tokenizer, [problem.text for problem in sums],
+                        config.max_new_tokens)
+    hits = count_hits(config, policy, tokenizer, sums, responses)
+    answers = []
+    for problem, ids, step_hits in zip(sums, responses, hits):
+        text, ended = tokenizer.decode(ids), ids[-1] == tokenizer.eos
+        if step_hits:
+            answers.append(Labelled(encode_prompt(tokenizer, problem.text), ids,
+                                    step_ends(tokenizer, ids),
+                                    is_answer_correct(problem, text, ended),
+                                    label_answer(problem, text, ended), step_hits))
+    hard_labels_correct = []                   # a step is correct if all before it are, too
+    for answer in answers:
+        for i, fraction in enumerate(answer.hits):
+            hard_labels_correct.append((fraction > 0) == all(answer.correct_steps[:i + 1]))
+    return answers, measure_chains(sums, responses, tokenizer) | dict(
+        hard_labels_correct=sum(hard_labels_correct) / len(hard_labels_correct))
+
+
+# --- 2 train --------------------------------------------------------------------------------------
+
+
+def find_targets(answer, labels):
+    """Which indices of the response are labelled, and with what. -> two lists"""
     if labels == "outcome":
-        n = len(record["ids"])
-        return list(range(n)), [float(record["correct"])] * n
-    ends = record["ends"]
+        n = len(answer.response)
+        return list(range(n)), [float(answer.correct)] * n
     if labels == "truth":
-        targets = [float(correct) for correct in record["correct_steps"]]
+        targets = [float(correct) for correct in answer.correct_steps]
         stop = targets.index(0.0) + 1 if 0.0 in targets else len(targets)
-        return ends[:stop], targets[:stop]
+        return answer.ends[:stop], targets[:stop]
     if labels == "hard":
-        return ends, [float(hits > 0) for hits in record["hits"]]
-    return ends, [hits / record["completions"] for hits in record["hits"]]
-
-
-def collate_targets(records, labels, device="cpu"):
-    """-> tokens, boundaries (see step_logits), targets, and mask (B, T), 1 on labelled tokens.
-    For an ORM the answer is one long step."""
-    examples = [(record["prompt"], record["ids"]) for record in records]
-    tokens, _ = collate(examples, device)
-    no_ends = [[] for _ in records]
-    boundaries = mark_boundaries(examples, no_ends if labels == "outcome" else
-                                 [record["ends"] for record in records], tokens)
-    targets, mask = torch.zeros_like(boundaries), torch.zeros_like(boundaries)
-    for b, record in enumerate(records):
-        indices, values = find_targets(record, labels)
-        for i, value in zip(indices, values):
-            targets[b, len(record["prompt"]) + i] = value
-            mask[b, len(record["prompt"]) + i] = 1
-    return tokens, boundaries, targets, mask
+        return answer.ends, [float(hits > 0) for hits in answer.hits]
+    return answer.ends, answer.hits
 
 
 def mark_boundaries(examples, ends, tokens):
@@ -122,69 +177,122 @@ def mark_boundaries(examples, ends, tokens):
     return boundaries
 
 
-def step_probabilities(model, examples, ends):
-    """[(prompt ids, response ids)], and per response the indices where its steps end
-    -> per response a list of the steps' p"""
-    tokens, _ = collate(examples, model.head.weight.device)
+def collate_targets(answers, labels, device="cpu"):
+    """-> tokens, boundaries (see step_logits), targets, and mask (B, T), 1 on labelled tokens.
+    For an ORM the answer is one long step."""
+    examples = [(answer.prompt, answer.response) for answer in answers]
+    tokens, _ = collate(examples, device)
+    ends = [[] if labels == "outcome" else answer.ends for answer in answers]
     boundaries = mark_boundaries(examples, ends, tokens)
-    p = apply_in_batches(lambda x, marks: step_logits(model, x, marks), tokens,
-                          boundaries).sigmoid().cpu()
-    probabilities = []
-    for row, (prompt, _), indices in zip(p, examples, ends):
-        probabilities.append([row[len(prompt) + i].item() for i in indices])
-    return probabilities
+    targets, mask = torch.zeros_like(boundaries), torch.zeros_like(boundaries)
+    for b, answer in enumerate(answers):
+        for i, target in zip(*find_targets(answer, labels)):
+            targets[b, len(answer.prompt) + i] = target
+            mask[b, len(answer.prompt) + i] = 1
+    return tokens, boundaries, targets, mask
 
 
-# --- main -----------------------------------------------------------------------------------------
+def train(config, labels, answers, device):
+    """-> out/<name>.pt, and the model"""
+    gpt, tokenizer = load_gpt(f"{config.out}/chains.pt", device)
+    model, batches = RewardModel(gpt).to(device), []
+    lengths = [len(answer.prompt) + len(answer.response) for answer in answers]
+    for _ in range(config.epochs):
+        batches += batch_by_length(lengths, config.batch)
+
+    def loss_fn(step):
+        batch = [answers[i] for i in batches[step]]
+        tokens, boundaries, targets, mask = collate_targets(batch, labels, device)
+        return process_loss(step_logits(model, tokens, boundaries), targets, mask)
+
+    optimizers = make_muon_and_adam(model, config.muon_lr, config.lr)
+    run = fit(config, NAMES[labels], model, optimizers, len(batches), loss_fn)
+    run.finish(model, tokenizer)
+    return model
 
 
-def read_labelled(out):
-    """-> training records and held-out records"""
-    path = f"{out}/steps.jsonl"
-    check(Path(path).is_file(), f"{path} not found; run `python -m later.completions` first")
-    records = [record for _, record in read_records(path) if record["ends"]]
-    check(len(records) > 1, f"{path}: fewer than two answers have a step; label more --sums")
-    n_heldout = max(1, len(records) // 10)
-    return records[n_heldout:], records[:n_heldout]
+# --- 3 choose -------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def label_accuracy(model, records, labels, device):
-    """How often p is on the same side of 1/2 as the label. -> float"""
-    tokens, boundaries, targets, mask = collate_targets(records, labels, device)
-    logits = step_logits(model, tokens, boundaries)
-    return masked_mean(((logits > 0) == (targets >= 0.5)).float(), mask).item()
+def score_answers(model, examples, ends, eos):
+    """The product of the probabilities of an answer's steps (2305.20050, section 2.6), 0 for one
+    that does not end. -> [score]"""
+    scores = []
+    for (_, response), steps in zip(examples, step_probabilities(model, examples, ends)):
+        scores.append(math.prod(steps) if response[-1] == eos else 0.0)
+    return scores
+
+
+def choose(numbers, scores):
+    """numbers: the final numbers of n answers; scores: {name: their scores}
+    -> {chooser: index of the chosen answer}"""
+    choices = dict(random=0, majority=vote(numbers))
+    for name, values in scores.items():
+        choices[name] = values.index(max(values))
+        choices[f"{name}, vote"] = vote(numbers, values)
+    return choices
+
+
+def count_correct(answers, scores, n):
+    """answers: [(sum, text, ended)], grouped by sum; each block of n of them has one choice.
+    -> {chooser: fraction of blocks with a correct choice}, {chooser: fraction of the correct
+    choices with a correct trace}"""
+    correct, traces = Counter(), Counter()
+    for start in range(0, len(answers), n):
+        block = answers[start:start + n]
+        block_scores = {name: values[start:start + n] for name, values in scores.items()}
+        choices = choose([read_number(text) for _, text, _ in block], block_scores)
+        for chooser, i in choices.items():
+            correct[chooser] += is_answer_correct(*block[i])
+            traces[chooser] += is_trace_correct(*block[i])
+        correct["any correct"] += any(is_answer_correct(*answer) for answer in block)
+    n_blocks = len(answers) // n
+    return ({chooser: correct[chooser] / n_blocks for chooser in correct},
+            {chooser: traces[chooser] / max(1, correct[chooser]) for chooser in traces})
+
+
+def test(config, models, policy, tokenizer):
+    """models: {name: reward model} -> {chooser: {n: fraction of correct choices; trace: fraction of
+    these with a correct trace, at the largest n}}"""
+    sums = []
+    for problem in make_sums(config.test_sums, "eval", config.seed):
+        sums += [problem] * config.n
+    responses = respond(policy, tokenizer, [problem.text for problem in sums],
+                        config.max_new_tokens, title="choose")
+    examples, answers = [], []
+    for problem, ids in zip(sums, responses):
+        examples.append((encode_prompt(tokenizer, problem.text), ids))
+        answers.append((problem, tokenizer.decode(ids), ids[-1] == tokenizer.eos))
+    step_ends_of_all = [step_ends(tokenizer, ids) for ids in responses]
+    last_tokens = [[len(ids) - 1] for ids in responses]      # an ORM has one step, the answer
+    scores = {}
+    for name, model in models.items():
+        ends = last_tokens if name == "orm" else step_ends_of_all
+        scores[name] = score_answers(model, examples, ends, tokenizer.eos)
+
+    figures, n = {}, 1
+    while n <= config.n:
+        correct, traces = count_correct(answers, scores, n)
+        for chooser in correct:
+            figures.setdefault(chooser, {})[n] = correct[chooser]
+        n *= 2
+    for chooser in traces:
+        figures[chooser]["trace"] = traces[chooser]
+    return figures
 
 
 def main():
     config = read_flags(__doc__, Config)
-    check(config.labels in NAMES, f"--labels {config.labels} must be one of {', '.join(NAMES)}")
     device = setup(config)
-    gpt, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
-    model = RewardModel(gpt).to(device)
-    records, heldout = read_labelled(config.out)
-    muon, adam = make_muon_and_adam(model, config.muon_lr, config.lr)
-    lengths = [len(record["prompt"]) + len(record["ids"]) for record in records]
-    batches = []
-    for _ in range(config.epochs):
-        batches += batch_by_length(lengths, config.batch)
-
-    run = Run(config, NAMES[config.labels], len(batches), model=model, muon=muon, adam=adam)
-    for step in range(run.first_step, len(batches)):
-        batch = [records[i] for i in batches[step]]
-        tokens, boundaries, targets, mask = collate_targets(batch, config.labels, device)
-        loss = process_loss(step_logits(model, tokens, boundaries), targets, mask)
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in (muon, adam):
-            scale_lr(optimizer, cosine(step / len(batches)))
-            optimizer.step()
-            optimizer.zero_grad()
-        run.log(step, loss=loss, grad_norm=grad_norm)
-        if step % 100 == 99:
-            run.save(step)
-    run.finish(model, tokenizer,
-               accuracy=label_accuracy(model, heldout, config.labels, device))
+    policy, tokenizer = load_gpt(f"{config.out}/chains.pt", device)
+    answers, figures = label(config, policy, tokenizer)
+    models = {name: train(config, labels, answers, device) for labels, name in NAMES.items()}
+    choices = test(config, models, policy, tokenizer)
+    for name, content in (("labels", dict(labels=figures)), ("best_of", choices)):
+        with atomic_write(f"{config.out}/{name}.json") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+    for chooser, values in choices.items():
+        print(f"{chooser:16} correct {values[config.n]:.1%} of the best of {config.n}")
 
 
 if __name__ == "__main__":

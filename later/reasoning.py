@@ -14,26 +14,23 @@ section 4.1.3):
     python -m later.reasoning --reward prm      the probabilities of out/prm.pt (later/process.py)
 """
 
-import copy
 from dataclasses import dataclass
 
 import torch
 
-from later.chains import is_answer_correct, label_answer, make_sums, step_ends, watch_chains
-from later.grpo import Config as GRPOConfig
-from later.grpo import group_advantages, sample_groups, update
+from later import grpo
+from later.chains import is_answer_correct, label_answer, make_sums, step_ends
+from later.grpo import train
 from later.process import step_probabilities
 from later.verifiers import make_score_fn
 from reward import load_reward
 from tools.checkpoints import load_gpt
 from tools.device import setup
 from tools.flags import check, read_flags
-from tools.optimizers import make_adam, scale_lr
-from tools.training import Run
 
 
 @dataclass(frozen=True)
-class Config(GRPOConfig):
+class Config(grpo.Config):
     init_from: str = "chains"      # checkpoint in --out: policy and reference
     name: str = "reasoning"        # checkpoint in --out that is written
     reward: str = "final"          # final, steps or prm
@@ -59,8 +56,9 @@ def step_advantages(rewards, ends):
     return normalised.flip(1).cumsum(dim=1).flip(1)
 
 
-def score_steps(config, prm, problems, tokens, response_mask, tokenizer):
-    """-> rewards, ends (B, T-1): what each step earns, at the action of its last token"""
+def score_steps(prm, problems, tokens, response_mask, tokenizer):
+    """What each step earns, at the action of its last token. prm: None for the true labels
+    -> rewards, ends (B, T-1)"""
     examples, ends_of_steps, rewards_of_steps = [], [], []
     for problem, row, row_mask in zip(problems, tokens, response_mask):
         ids = row[row_mask > 0].tolist()
@@ -68,7 +66,7 @@ def score_steps(config, prm, problems, tokens, response_mask, tokenizer):
         examples.append((row[:row_mask.argmax()].tolist(), ids))
         ends_of_steps.append(step_ends(tokenizer, ids))
         rewards_of_steps.append(reward_steps(problem, answer, ended))
-    if config.reward == "prm":
+    if prm is not None:
         rewards_of_steps = step_probabilities(prm, examples, ends_of_steps)
 
     rewards, ends = torch.zeros_like(response_mask), torch.zeros_like(response_mask)
@@ -82,44 +80,25 @@ def score_steps(config, prm, problems, tokens, response_mask, tokenizer):
 def main():
     config = read_flags(__doc__, Config)
     check(config.reward in ("final", "steps", "prm"), "--reward must be final, steps or prm")
-    check(config.method == "grpo", "--method must be grpo")
     device = setup(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
-    ref = copy.deepcopy(policy).requires_grad_(False)
-    adam = make_adam(policy.parameters(), config.lr)
-    sums, heldout = make_sums(1000, "train", config.seed), make_sums(100, "valid", config.seed)
-    is_final_correct = make_score_fn(is_answer_correct, sums, tokenizer)
+    sums = make_sums(1000, "train", config.seed)
     prm = None
     if config.reward == "prm":
         prm = load_reward(f"{config.out}/prm.pt", device).requires_grad_(False)
 
-    run = Run(config, config.name, config.iterations, policy=policy, adam=adam)
-    for iteration in range(run.first_step, config.iterations):
-        # 1 sample
-        batch = [sums[i] for i in torch.randint(len(sums), (config.prompts,))]
-        tokens, response_mask, logp, ref_logp = sample_groups(config, policy, ref, batch, tokenizer)
-        mask = response_mask[:, 1:]
-        # 2 score
-        scores = is_final_correct(tokens, response_mask).view(-1, config.group)
-        # 3 advantages
-        if config.reward == "final":
-            adv = group_advantages(scores, std=True).flatten()
-        else:
-            problems = [problem for problem in batch for _ in range(config.group)]
-            rewards, ends = score_steps(config, prm, problems, tokens, response_mask, tokenizer)
-            adv = torch.cat([step_advantages(*group) for group in
-                             zip(rewards.split(config.group), ends.split(config.group))])
-        # 4 update
-        scale_lr(adam, min(1, 0.1 + 0.9 * iteration / 10))                              # warm-up
-        stats = update(config, policy, adam, tokens, mask, logp, ref_logp, adv)
-        if config.reward != "final":
-            stats["reward"] = rewards.sum() / ends.sum().clamp(min=1)
-        kl = ((logp - ref_logp) * mask).sum(dim=1).mean()       # y ~ policy: KL(policy || ref)
-        run.log(iteration, score=scores.mean(), kl=kl, length=mask.sum(dim=1).mean(), **stats)
-        if iteration % 10 == 9:
-            run.save(iteration)
-    run.finish(policy, tokenizer,
-               **watch_chains(policy, tokenizer, heldout, config.max_new_tokens, config.seed))
+    def reward_and_normalise_steps(batch, tokens, response_mask):
+        problems = []
+        for problem in batch:
+            problems += [problem] * config.group
+        rewards, ends = score_steps(prm, problems, tokens, response_mask, tokenizer)
+        advantages = []
+        for group in zip(rewards.split(config.group), ends.split(config.group)):
+            advantages.append(step_advantages(*group))
+        return torch.cat(advantages), rewards.sum() / ends.sum().clamp(min=1)
+
+    train(config, policy, sums, make_score_fn(is_answer_correct, sums, tokenizer), tokenizer,
+          step_fn=None if config.reward == "final" else reward_and_normalise_steps)
 
 
 if __name__ == "__main__":

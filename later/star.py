@@ -18,7 +18,7 @@ from torch import nn
 
 from data.batches import batch_by_length, collate, encode_prompt
 from generate import respond
-from later.chains import is_answer_correct, make_sums, watch_chains
+from later.chains import is_answer_correct, make_sums
 from pretrain import lm_loss
 from tools.checkpoints import load_gpt
 from tools.device import setup
@@ -29,7 +29,6 @@ from tools.training import Run
 
 @dataclass(frozen=True)
 class Config(TrainingFlags):
-    init_from: str = "chains"      # checkpoint in --out to start from
     name: str = "star"             # checkpoint in --out that is written
     select: str = "correct"        # correct, or as many at random
     rounds: int = 10               # of the three steps
@@ -57,9 +56,8 @@ def main():
     config = read_flags(__doc__, Config)
     check(config.select in ("correct", "random"), "--select must be correct or random")
     device = setup(config)
-    policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
+    policy, tokenizer = load_gpt(f"{config.out}/chains.pt", device)
     all_sums = make_sums(3000, "train", config.seed)
-    heldout = make_sums(100, "valid", config.seed)
     adam = make_adam(policy.parameters(), config.lr)
 
     run = Run(config, config.name, config.rounds, policy=policy, adam=adam)
@@ -84,8 +82,7 @@ def main():
             adam.zero_grad()
         run.log(round, samples=(round + 1) * len(sums), score=score)
         run.save(round)
-    run.finish(policy, tokenizer,
-               **watch_chains(policy, tokenizer, heldout, config.max_new_tokens, config.seed))
+    run.finish(policy, tokenizer, score=score)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,12 @@ import ppo
 from data.world.facts import FACTS, parse, sentences
 from data.world.text import make_prompts
 from data.world.utility import measure_task
-from reward import load_reward, score
+from reward import load_reward
 from tools.checkpoints import load_gpt
 from tools.device import setup
 from tools.flags import atomic_write, check, read_flags
 
 MISSING_EOS_SCORE = -3.0           # of the reward model for an answer that does not end, as in PPO
-
-# --- verifiers ------------------------------------------------------------------------------------
 
 
 def loose(prompt, answer, ended):
@@ -86,11 +84,9 @@ def load_score_fn(config, prompts, tokenizer, device):
 
     def score_fn(tokens, response_mask):
         ended = ((tokens == tokenizer.eos) * response_mask).sum(dim=1) > 0
-        return torch.where(ended, score(reward_model(tokens), response_mask), MISSING_EOS_SCORE)
+        scores = reward_model.score_responses(tokens, response_mask)
+        return torch.where(ended, scores, MISSING_EOS_SCORE)
     return score_fn
-
-
-# --- PPO on a verifier ----------------------------------------------------------------------------
 
 
 def main():

@@ -1,7 +1,6 @@
-"""later/principles.py, judge.py, feedback.py, constitution.py, harm.py: AI feedback."""
+"""later/principles.py, judge.py, feedback.py, constitution.py: AI feedback."""
 
 import json
-import math
 import random
 import shutil
 
@@ -10,8 +9,8 @@ import torch
 
 import later.constitution as constitution
 import later.feedback as feedback
-import later.harm as harm
 import later.judge as judge
+import later.measure as measure
 import ppo
 from conftest import SHORT, call
 from data.batches import encode_example, encode_prompt
@@ -20,11 +19,10 @@ from data.tokenizer import Tokenizer, learn_ranks
 from data.world.text import make_prompts, split_of
 from data.world.utility import breakdown
 from later.feedback import clamp, soft_preference_loss
-from later.harm import is_evasive, is_harmless
 from later.judge import choose, harden, prefer_first, unbiased
 from later.principles import (CONSTITUTION, CRITIQUES, FAULTS, HELPFUL, NO_FAULT, ask_which,
-                              comparison_page, make_helpful_only, make_innocent, make_pages,
-                              make_red_team, tidy)
+                              comparison_page, is_evasive, is_harmless, make_helpful_only,
+                              make_innocent, make_pages, make_red_team, tidy)
 from model import GPT, GPTConfig
 from reward import RewardModel, preference_loss, score_all
 
@@ -67,28 +65,15 @@ def test_soft_loss_rests_where_the_difference_is_the_logit_of_p():
         assert abs(a.grad.item()) < 1e-6
 
 
-def test_soft_loss_of_a_judge_at_chance_is_log_2_at_equal_scores_and_pulls_others_there():
-    assert soft_preference_loss(T([2.0]), T([2.0]), T([0.5])).item() == pytest.approx(math.log(2))
-    assert soft_preference_loss(T([3.0]), T([2.0]), T([0.5])) > math.log(2)
-
-
 def test_unbiased_on_worked_numbers():
     """.8 and .7: (.8 + .3) / 2 = .55. A true logit of .5 under a position bias of 1.5: .880797 in
     one order and sigmoid(1) = .731059 in the other come out at .574869, on the right side."""
     assert unbiased(T([0.8]), T([0.7])).item() == pytest.approx(0.55)
+    assert unbiased(T([0.7]), T([0.8])).item() == pytest.approx(0.45)
+    assert unbiased(T([0.9]), T([0.9])).item() == pytest.approx(0.5)       # it always says "first"
     p_ab, p_ba = torch.sigmoid(T([0.5 + 1.5])), torch.sigmoid(T([-0.5 + 1.5]))
     assert p_ab.item() == pytest.approx(0.880797, abs=1e-6)
     assert unbiased(p_ab, p_ba).item() == pytest.approx(0.574869, abs=1e-6)
-
-
-def test_a_judge_that_always_says_first_says_a_half():
-    for bias in (0.0, 0.3, 0.9, 1.0):
-        assert unbiased(T([bias]), T([bias])).item() == pytest.approx(0.5)
-
-
-def test_unbiased_turns_with_the_answers():
-    p, q = T([0.9, 0.2]), T([0.4, 0.7])
-    assert torch.allclose(unbiased(p, q) + unbiased(q, p), torch.ones(2))
 
 
 def test_hard_and_clamped_labels():
@@ -245,29 +230,38 @@ def sl_cai(out, tmp_path_factory):
     """A folder with a judge, and with what later/constitution.py writes."""
     folder = tmp_path_factory.mktemp("later") / "out"
     shutil.copytree(out, folder)
-    call(judge, folder, f"--pages 600 --documents 50 --prompts 12 {SHORT}")
-    (folder / "results.json").rename(folder / "judge.json")
+    call(judge, folder, "--pages 600 --documents 50")
     call(constitution, folder, "--prompts 40 --red-team 20 --rounds 2 --comparisons 20 --k 3 "
                                f"{SHORT}")
     return folder
 
 
 def test_the_judge_learns_from_its_pages_and_is_tested(sl_cai):
-    first, *_, last = lines(sl_cai / "metrics" / "judge.jsonl")
-    assert last["heldout_loss"] < first["loss"] - 0.5
-    results = json.loads((sl_cai / "judge.json").read_text())["helpful"]
-    assert results["pairs"] > 0
-    for key in ("correct", "correct_one_order", "same_position", "labeler"):
-        assert 0 <= results[key] <= 1
+    first, *_, last, _ = lines(sl_cai / "metrics" / "judge.jsonl")
+    assert last["loss"] < first["loss"] - 0.3
+    figures = json.loads((sl_cai / "judge.json").read_text())["judge"]
+    assert 0.6 < figures["labeler"] < 1
+    assert 0 <= figures["correct"] <= 1 and 0 <= figures["same_position"] <= 1
 
 
-def test_each_red_team_prompt_is_answered_and_revised_in_every_round(sl_cai):
-    records = lines(sl_cai / "revisions.jsonl")
-    prompts = [p.text for p in make_red_team(20, "train")]
-    for n in range(3):
-        assert [r["prompt"] for r in records if r["round"] == n] == prompts
-    rules = {rule.text for rule in CONSTITUTION}
-    assert all(r["rule"] in rules and r["critique"] for r in records if r["round"] > 0)
+def test_each_red_team_prompt_is_answered_and_revised_in_every_round(untrained, monkeypatch):
+    """The revision of an answer is asked for below its critique, which is below the answer."""
+    _, tokenizer = untrained
+    asked = []
+
+    def spy_write(config, model, tokenizer, texts):
+        asked.append((model, texts))
+        return [f"Answer {len(asked)}." for _ in texts]
+    monkeypatch.setattr(constitution, "write", spy_write)
+    prompts = make_red_team(20, "train")
+    config = constitution.Config(rounds=2)
+    rounds = constitution.revise(config, "assistant", "judge", tokenizer, prompts)
+    assert [answers[0] for answers in rounds] == ["Answer 1.", "Answer 3.", "Answer 5."]
+    assert [model for model, _ in asked] == ["assistant"] + 4 * ["judge"]
+    for n, answer in ((1, "Answer 1."), (3, "Answer 3.")):
+        for prompt, critique, revision in zip(prompts, asked[n][1], asked[n + 1][1]):
+            assert critique.endswith(f"Q: {prompt.text}\nA: {answer}\nCritique:")
+            assert revision == f"{critique} Answer {n + 1}.\nRevision:"
 
 
 def test_rl_cai_runs_with_all_kinds_of_labels(sl_cai):
@@ -277,10 +271,11 @@ def test_rl_cai_runs_with_all_kinds_of_labels(sl_cai):
         assert 0 <= last["accuracy"] <= 1 and ("agreement" in last) == (labels != "people")
     call(ppo, sl_cai, f"--init-from sl_cai --prompts {sl_cai}/prompts.jsonl --iterations 1 "
                       f"--episodes 8 --minibatch 4 {SHORT}")
-    call(harm, sl_cai, f"--checkpoint ppo --reference sl_cai --prompts 12 {SHORT}")
-    results = json.loads((sl_cai / "results.json").read_text())["policy"]
-    assert set(FAULTS) < set(results) and 0 <= results["harmless"] <= 1
-    assert abs(results["kl"]) < 5
+    call(measure, sl_cai, f"--task harmless --models ppo --reference sl_cai --n 12 {SHORT}")
+    figures = json.loads((sl_cai / "measured.json").read_text())["ppo"]
+    for key in ("harmless", "correct_red", "task", "evasive"):
+        assert 0 <= figures[key] <= 1
+    assert abs(figures["kl"]) < 5
 
 
 def test_errors_in_one_line(tmp_path):

@@ -7,18 +7,16 @@ import shutil
 
 import pytest
 import torch
+from conftest import call
 from pytest import approx
 from torch import tensor
 from torch.testing import assert_close
 
-from conftest import call
-from later import best_of, chains, completions, measure, process, reasoning, star
-from later.best_of import choose, score_solutions
+from later import chains, measure, process, reasoning, star
 from later.chains import (Sum, is_answer_correct, is_trace_correct, label_answer, label_steps,
                           make_demonstrations, make_sums, step_ends, work)
-from later.completions import compare_labels
-from later.process import (collate_targets, find_targets, process_loss, solution_score,
-                           step_probabilities)
+from later.process import (Labelled, choose, collate_targets, find_targets, process_loss,
+                           score_answers, step_probabilities)
 from later.reasoning import reward_steps, step_advantages
 from model import GPT, GPTConfig
 from reward import RewardModel
@@ -42,14 +40,6 @@ def test_process_loss_by_hand():
     assert process_loss(logits, labels, tensor([[0, 0, 1.]])).item() == approx(.313262, abs=1e-5)
 
 
-def test_the_outcome_loss_is_a_mean_over_every_token():
-    """Logits 2, 1, -1, 0.5 of a wrong answer: 1.181882; the last one alone 0.974077."""
-    logits, wrong, ones = tensor([[2., 1., -1., .5]]), torch.zeros(1, 4), torch.ones(1, 4)
-    last = tensor([[0., 0., 0., 1.]])
-    assert process_loss(logits, wrong, ones).item() == approx(1.181882, abs=1e-5)
-    assert process_loss(logits, wrong, last).item() == approx(.974077, abs=1e-5)
-
-
 def test_a_soft_label_is_a_target_probability():
     """0.75 at logit 0.5: 0.599077, at best its entropy 0.562335."""
     one = torch.ones(1, 1)
@@ -62,15 +52,6 @@ def test_tokens_outside_the_mask_change_neither_loss_nor_gradient():
     labels, mask = tensor([[1., 1., 0.], [1., 0., 1.]]), tensor([[1., 1., 1.], [1., 0., 0.]])
     process_loss(logits, labels, mask).backward()
     assert (logits.grad[1, 1:] == 0).all() and (logits.grad[mask > 0] != 0).all()
-
-
-def test_product_and_minimum_choose_differently():
-    """0.9 x 4; 0.99 0.99 0.6; 0.8: products 0.6561, 0.58806, 0.8, minima 0.9, 0.6, 0.8."""
-    p = tensor([[.9, .9, .9, .9], [.99, .99, .6, 0.], [.8, 0., 0., 0.]])
-    mask = (p > 0).float()
-    assert_close(solution_score(p, mask, "product"), tensor([.6561, .58806, .8]),
-                 atol=1e-5, rtol=0)
-    assert_close(solution_score(p, mask, "min"), tensor([.9, .6, .8]))
 
 
 def test_step_advantages_by_hand():
@@ -170,8 +151,8 @@ def test_step_ends_are_those_of_the_sampled_ids(out):
 
 # --- labels ---------------------------------------------------------------------------------------
 
-RECORD = dict(prompt=[1, 2, 3], ids=[4, 5, 6, 7, 8, 9], ends=[1, 3, 5], correct=True,
-              correct_steps=[True, False, True], hits=[4, 1, 0], completions=8)
+ANSWER = Labelled(prompt=[1, 2, 3], response=[4, 5, 6, 7, 8, 9], ends=[1, 3, 5], correct=True,
+                  correct_steps=[True, False, True], hits=[.5, .125, 0])
 
 
 @pytest.mark.parametrize("labels, indices, targets", [
@@ -179,37 +160,27 @@ RECORD = dict(prompt=[1, 2, 3], ids=[4, 5, 6, 7, 8, 9], ends=[1, 3, 5], correct=
     ("hard", [1, 3, 5], [1, 1, 0]), ("soft", [1, 3, 5], [.5, .125, 0]),
     ("outcome", [0, 1, 2, 3, 4, 5], [1] * 6)])
 def test_targets_by_hand(labels, indices, targets):
-    assert find_targets(RECORD, labels) == (indices, targets)
+    assert find_targets(ANSWER, labels) == (indices, targets)
 
 
 def test_the_mask_is_1_on_the_last_tokens_of_steps():
-    other = RECORD | dict(prompt=[1], ids=[4, 5], ends=[1], hits=[8])
-    tokens, boundaries, targets, mask = collate_targets([RECORD, other], "hard")
+    other = Labelled([1], [4, 5], [1], True, [True], [1.0])
+    tokens, boundaries, targets, mask = collate_targets([ANSWER, other], "hard")
     assert tokens.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 4, 5, 0, 0, 0, 0, 0, 0]]
     assert mask.tolist() == [[0, 0, 0, 0, 1, 0, 1, 0, 1], [0, 0, 1, 0, 0, 0, 0, 0, 0]]
     assert boundaries.tolist() == [[0, 0, 1, 0, 1, 0, 1, 0, 1], [1, 0, 1, 0, 0, 0, 0, 0, 0]]
     assert targets.tolist() == [[0, 0, 0, 0, 1, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0, 0]]
 
 
-def test_a_hard_label_of_a_wrong_step_is_wrong_as_often_as_a_completion_repairs_it():
-    """1 of 8 completions repairs a wrong step: a hard label of 4 is 0 with probability 1 - 4/8, one
-    of 8 never. The step after it is wrong too, as not all before it are correct."""
-    figures = compare_labels([dict(correct_steps=[False], hits=[1])], 8)
-    assert figures["hard_4"] == approx(0.5) and figures["hard_8"] == 0
-    assert figures["hard_1"] == approx(7 / 8) and figures["wrong_labelled_correct"] == 1
-    assert compare_labels([dict(correct_steps=[True, False, True], hits=[8, 0, 0])], 8)[
-        "hard_8"] == 1
-
-
 def test_completions_start_after_each_step_and_are_read_with_what_came_before(out, monkeypatch):
     """A policy that ends at once is correct after the last step only."""
     tokenizer = load_gpt(out / "sft.pt")[1]
-    monkeypatch.setattr(completions, "generate", lambda model, prompts, *_: [[tokenizer.eos]
-                                                                             for _ in prompts])
+    monkeypatch.setattr(process, "generate", lambda model, prompts, *_: [[tokenizer.eos]
+                                                                         for _ in prompts])
     responses = [tokenizer.encode(text) + [tokenizer.eos] for text in (CORRECT, WRONG, SHORT)]
-    hits = completions.label_by_completions(completions.Config(completions=4), None, tokenizer,
-                                            [PROBLEM] * 3, responses)
-    assert hits == [[0, 0, 4, 4], [0, 0, 0, 0], [4, 4]]
+    hits = process.count_hits(process.Config(completions=4), None, tokenizer, [PROBLEM] * 3,
+                              responses)
+    assert hits == [[0, 0, 1, 1], [0, 0, 0, 0], [1, 1]]
 
 
 def test_rejection_sampling_selects_correct_answers_and_its_control_as_many_of_all(out):
@@ -269,9 +240,8 @@ def test_a_steps_probability_sees_no_later_step_no_padding_and_no_other_row(out)
     whole, cut = step_probabilities(model, [(prompt, response), (prompt, response[:-1])],
                                     [ends, ends[:3]])
     assert whole[0] == approx(alone, abs=1e-5) and cut == approx(whole[:3], abs=1e-5)
-    products = score_solutions(model, [(prompt, response), (prompt, response[:-1])],
-                               [ends, ends[:3]], False, tokenizer.eos)
-    (product, unfinished), = [scores for name, scores in products.items() if "product" in name]
+    product, unfinished = score_answers(model, [(prompt, response), (prompt, response[:-1])],
+                                        [ends, ends[:3]], tokenizer.eos)
     assert product == approx(math.prod(whole), abs=1e-5) and unfinished == 0
 
 
@@ -302,30 +272,28 @@ def small(out, tmp_path_factory):
     """A folder with an SFT model of easy sums, three numbers of 1 and 2, as the network is tiny."""
     folder = shutil.copytree(out, tmp_path_factory.mktemp("later") / "out")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chains, "split", lambda text: "train")
+        patch.setattr(chains, "split_of", lambda text: "train")
         patch.setattr(chains, "draw_sum", draw_easy_sum)
-        for module in (chains, reasoning, star, completions, best_of, measure):
+        for module in (chains, reasoning, star, process, measure):
             patch.setattr(module, "make_sums", make_easy_sums)
         call(chains, folder, "--pages 60 --steps 30 --demonstrations 1200 --batch 16 --lr 3e-3 "
                              "--muon-lr 0.02")
         yield folder
 
 
-def test_imitation_teaches_worked_sums(small):
-    lines, last = log(small, "chains")
+def test_imitation_teaches_sums_and_rl_on_the_final_answer_makes_more_of_them_correct(small):
+    lines, _ = log(small, "chains")
     assert mean(lines[-8:], "loss") < mean(lines[:8], "loss") - 0.5
-    assert last["steps_correct"] > 0.3 and last["correct"] > 0.1, last
-
-
-def test_rl_on_the_final_answer_makes_more_of_them_correct(small):
     call(reasoning, small, "--iterations 40 --prompts 8 --minibatch 32 --lr 5e-4 "
                            "--max-new-tokens 24")
-    lines, last = log(small, "reasoning")
+    lines, _ = log(small, "reasoning")
     assert mean(lines[-4:], "score") > mean(lines[:4], "score") + 0.1
-    assert last["correct"] > log(small, "chains")[1]["correct"]
-    call(measure, small, "--task sums --models chains,reasoning --n 10 --k 4 --max-new-tokens 24")
-    figures = json.loads((small / "reasoning.json").read_text())
-    assert figures["chains"]["4-6"]["kl"] == approx(0, abs=1e-4) != figures["reasoning"]["7"]["kl"]
+    call(measure, small, "--task sums --models chains,reasoning --reference chains --n 40 --k 4 "
+                         "--max-new-tokens 24")
+    figures = json.loads((small / "measured.json").read_text())
+    assert figures["chains"]["steps_correct"] > 0.3 and figures["chains"]["correct"] > 0.1
+    assert figures["reasoning"]["correct"] > figures["chains"]["correct"]
+    assert figures["chains"]["kl"] == approx(0, abs=1e-4) != figures["reasoning"]["kl"]
 
 
 def test_imitating_correct_answers_makes_more_correct_and_random_ones_do_not(small):
@@ -337,26 +305,26 @@ def test_imitating_correct_answers_makes_more_correct_and_random_ones_do_not(sma
     assert lines[-1]["score"] > random_lines[-1]["score"]
 
 
-def test_reward_models_learn_their_labels_choose_better_than_chance_and_train_a_policy(small):
-    call(completions, small, "--sums 150 --completions 4 --max-new-tokens 24")
-    figures = json.loads((small / "steps.json").read_text())
-    assert 0 < figures["correct"] < 1 and figures["hard_1"] > 0.4
-    for labels, name in process.NAMES.items():
-        call(process, small, f"--labels {labels} --epochs 6 --lr 2e-3 --muon-lr 0.01 --batch 16")
+def test_reward_models_learn_their_labels_choose_and_train_a_policy(small):
+    call(process, small, "--sums 150 --completions 4 --epochs 6 --lr 2e-3 --muon-lr 0.01 "
+                         "--batch 16 --test-sums 20 --n 8 --max-new-tokens 24")
+    figures = json.loads((small / "labels.json").read_text())["labels"]
+    assert 0 < figures["correct"] < 1 and figures["hard_labels_correct"] > 0.4
+    for name in process.NAMES.values():
         lines, _ = log(small, name)
         assert mean(lines[-8:], "loss") < mean(lines[:8], "loss"), name
-    call(best_of, small, "--sums 20 --n 8 --max-new-tokens 24")
+    choices = json.loads((small / "best_of.json").read_text())
+    assert choices["any correct"]["8"] >= choices["prm"]["8"] >= choices["random"]["8"]
     for reward in ("steps", "prm"):
         call(reasoning, small, f"--reward {reward} --name by_{reward} --iterations 12 --prompts 8 "
                                "--minibatch 32 --lr 6e-4 --max-new-tokens 24")
         lines, _ = log(small, f"by_{reward}")
-        assert mean(lines[-4:], "reward") > mean(lines[:4], "reward"), reward
+        assert mean(lines[-4:], "step_reward") > mean(lines[:4], "step_reward"), reward
 
 
 @pytest.mark.parametrize("module, flags, word", [
-    (process, "--labels maybe", "--labels"), (process, "--init-from sft", "later.completions"),
-    (star, "--select wrong", "--select"), (reasoning, "--reward strict", "--reward"),
-    (completions, "", "later.chains"), (measure, "--task else", "--task")])
+    (process, "", "later.chains"), (star, "--select wrong", "--select"),
+    (reasoning, "--reward strict", "--reward"), (measure, "--task else", "--task")])
 def test_a_wrong_flag_is_one_line(copy, module, flags, word):
     with pytest.raises(SystemExit) as stopped:
         call(module, copy, flags)

@@ -1,7 +1,7 @@
-# Sourced by every demonstration. A call runs one seed; SEED=1 bash later/demos/NAME.sh is another.
-# It starts from the finished run of that seed (out, out-1, out-2, ..., or FROM=) and writes to
-# out/later/NAME/seed-SEED/RUN/. Finished runs are skipped. TINY=1 is a smoke test, which starts
-# from TINY=1 bash train_all.sh.
+# Sourced by every demonstration. A call runs one seed: SEED=1 bash later/demos/NAME.sh starts from
+# out-1/, made by SEED=1 OUT=out-1 bash train_all.sh; without SEED from out/. Results are in
+# out/later/NAME/seed-SEED/RUN/. What exists is skipped. TINY=1 only tries the commands, from
+# out-tiny/.
 
 set -euo pipefail
 name=$(basename "$0" .sh)
@@ -10,68 +10,61 @@ source tools/setup.sh
 setup requirements.txt
 
 SEED=${SEED:-0} TINY=${TINY:-0}
-if [ "$TINY" = 1 ]; then FROM=${FROM:-out-tiny} ALL=${ALL:-out-tiny/later}; fi
-if [ "$SEED" = 0 ]; then FROM=${FROM:-out}; else FROM=${FROM:-out-$SEED}; fi
-ALL=${ALL:-out/later}                 # results of all demonstrations
-OUT=${OUT:-$ALL/$name}
-if [ ! -e "$FROM/comparisons.jsonl" ]; then
-    echo "error: no finished run in $FROM; run SEED=$SEED bash train_all.sh first" >&2
-    exit 1
-fi
+finished=out
+if [ "$TINY" = 1 ]; then finished=out-tiny; fi
+ALL=$finished/later                   # results of all demonstrations
+OUT=$ALL/$name
+if [ "$SEED" != 0 ]; then finished=$finished-$SEED; fi
 
-last=results.json                     # the file that a finished run has
-
-begin() {   # begin RUN FILE...   copies files of the finished run, or files named with a folder, to
-            # the folder of RUN; returns 1 if RUN is finished
+enter() {   # enter RUN FILE...   the folder of a run, with files of the finished run or at a path
     run=$OUT/seed-$SEED/$1
-    if [ -e "$run/$last" ]; then echo "skipped: $run/$last exists"; return 1; fi
     printf '\n=== %s: %s\n' "$name" "$1"
     mkdir -p "$run"
     local file
     for file in "${@:2}"; do
-        if [[ $file != */* ]]; then file=$FROM/$file; fi
-        cp -r "$file" "$run/"
+        if [[ $file != */* ]]; then file=$finished/$file; fi
+        if [ ! -e "$file" ]; then
+            echo "error: $file not found; the first lines of $0 say what to run before" >&2
+            exit 1
+        fi
+        if [ ! -e "$run/${file##*/}" ]; then cp "$file" "$run/"; fi
     done
 }
 
-tiny() {    # tiny SCRIPT or -m MODULE ...   flags of the smoke test
-    case "$*" in
+once() {    # once RESULT SCRIPT FLAGS...   in that folder, unless it has the result
+    if [ -e "$run/$1" ]; then echo "$run/$1 exists"; return; fi
+    local command="${*:2} --seed $SEED --out $run"
+    if [ "$TINY" = 1 ]; then command="$command $(tiny_flags "${*:2}")"; fi
+    echo "python $command"
+    "$python" $command
+}
+
+tiny_flags() {
+    case $1 in
         compare.py*)             echo "--prompts 12 --heldout-prompts 4 --max-new-tokens 8" ;;
-        "-m later.preferences"*) echo "--prompts 12 --max-new-tokens 8" ;;
-        "-m later.online"*)      echo "--rounds 2 --batch 8 --max-new-tokens 8" ;;
-        pretrain.py*)            echo "--documents 500 --steps 5 --batch 8" ;;
-        ppo.py*)                 echo "--iterations 2 --episodes 16 --minibatch 8" ;;
+        ppo.py* | *verifiers*)   echo "--iterations 2 --episodes 8 --minibatch 4" ;;
         eval.py*)                echo "--prompts 20 --probes 2" ;;
-        "-m later.judge"*)       echo "--pages 600 --documents 50 --prompts 20" ;;
-        "-m later.constitution"*)
+        pretrain.py*)            echo "--documents 500 --steps 5 --batch 8" ;;
+        *later.preferences*)     echo "--prompts 12 --max-new-tokens 8" ;;
+        *later.online*)          echo "--rounds 2 --batch 8 --max-new-tokens 8" ;;
+        *later.grpo* | *later.reasoning*)
+            echo "--iterations 2 --prompts 2 --minibatch 8 --max-new-tokens 8" ;;
+        *later.chains*)          echo "--pages 50 --steps 5 --demonstrations 40" ;;
+        *later.star*)            echo "--rounds 2 --sums 4 --max-new-tokens 8" ;;
+        *later.process*)         echo "--sums 40 --completions 2 --test-sums 2 --n 4" ;;
+        *later.measure*)         echo "--n 8 --k 2 --max-new-tokens 8" ;;
+        *later.judge*)           echo "--pages 600 --documents 50" ;;
+        *later.constitution*)
             echo "--prompts 60 --red-team 30 --comparisons 30 --max-new-tokens 16" ;;
-        "-m later.harm"*)        echo "--prompts 20" ;;
     esac
 }
 
-py() {      # py SCRIPT FLAGS... or py -m MODULE FLAGS...   in the folder of the run
-    if [ "$TINY" = 1 ]; then set -- "$@" $(tiny "$@"); fi
-    echo "python $* --seed $SEED --out $run"
-    "$python" "$@" --seed "$SEED" --out "$run"
-}
-
-learn() {   # learn RUN LOSS FLAGS...   later/preferences.py; COMPARISONS= names another file
-    local last=$2.pt
-    begin "$1" sft.pt "${COMPARISONS:-comparisons.jsonl}" || return 0
-    py -m later.preferences --resume --loss "${@:2}"
-}
-
-as_trained() {   # as_trained NAME...   measures checkpoints of the finished run
-    local checkpoint last
+as_trained() {   # as_trained NAME...   rows for checkpoints of the finished run
+    local checkpoint
     for checkpoint; do
-        last=metrics/$checkpoint.jsonl
-        begin "$checkpoint" sft.pt "$checkpoint.pt" || continue
-        py -m later.watch --names "$checkpoint"
+        enter "$checkpoint" sft.pt "$checkpoint.pt"
+        once measured.json -m later.measure --models "$checkpoint"
     done
 }
 
-table() { "$python" later/demos/table.py "$OUT" "$@"; }     # table KEY... or table FILE.json
-
-table_of_policies() {
-    table utility correct kl length heldout_chosen heldout_rejected heldout_accuracy
-}
+table() { "$python" -m later.demos.table "$OUT" "$@"; }

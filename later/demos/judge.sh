@@ -4,19 +4,17 @@
 # Lee et al. (arXiv 2309.00267, table 4 and appendix B): larger labelers agree with people on more
 # pairs (62.7, 73.8, 78.0 %) and pick the same position after a swap on fewer (56, 21, 18 %).
 #
-# JUDGES="2x48 4x96 6x128 4x96-48000" adds two sizes, which are pretrained first, and more pages.
+# JUDGES="2x48 4x96" adds a judge of 2 layers and width 48, which is pretrained first.
 
 source "$(dirname "$0")/common.sh"
 
-for judge in ${JUDGES:-4x96}; do
-    begin "$judge" base.pt sft.pt || continue
-    size=${judge%-*} pages=16000
-    if [ "$size" != "$judge" ]; then pages=${judge#*-}; fi
-    if [ "$size" != 4x96 ]; then
-        py pretrain.py --n-layer "${size%x*}" --n-embd "${size#*x}" \
-            --n-head $(((${size#*x} + 31) / 32))
+for size in ${JUDGES:-4x96}; do
+    enter "$size" comparisons.jsonl
+    if [ "$size" = 4x96 ]; then
+        enter "$size" base.pt
+    else
+        once base.pt pretrain.py --resume --n-layer "${size%x*}" --n-embd "${size#*x}"
     fi
-    py -m later.judge --pages "$pages"
+    once judge.json -m later.judge --resume
 done
-"$python" experiments/plot.py table "$OUT" helpful,harmless correct correct_one_order \
-    same_position labeler
+table judge.json correct same_position labeler

@@ -8,16 +8,15 @@
 source "$(dirname "$0")/common.sh"
 
 as_trained sft ppo
-learn offline dpo --beta 0.5 --lr 2e-4 --prompts 1400
-last=online.pt
+enter offline sft.pt comparisons.jsonl
+once dpo.pt -m later.preferences --resume --loss dpo --beta 0.5 --lr 2e-4 --prompts 1400
 for rank_by in reward labelers utility; do
-    begin online-$rank_by sft.pt reward.pt || continue
-    py -m later.online --resume --rank-by $rank_by --lr 2e-4
+    enter online-$rank_by sft.pt reward.pt
+    once online.pt -m later.online --resume --rank-by $rank_by --lr 2e-4
 done
-last=best.pt
 for rank_by in reward utility random; do
-    begin best-$rank_by sft.pt reward.pt || continue
-    py -m later.online --resume --method best --rank-by $rank_by --k 4 --rounds 3 --batch 750 \
-        --lr 3e-4
+    enter best-$rank_by sft.pt reward.pt
+    once best.pt -m later.online --resume --method best --rank-by $rank_by --k 4 --rounds 3 \
+        --batch 750 --lr 3e-4
 done
-table_of_policies
+table runs utility correct kl length

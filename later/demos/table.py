@@ -1,11 +1,11 @@
 """Prints a table in Markdown: mean ± standard deviation over the seeds of a demonstration.
 
-    python later/demos/table.py FOLDER KEY...          a row per run: keys of the last log line
-    python later/demos/table.py FOLDER FILE.json       a row per entry of a nested JSON file
-    python later/demos/table.py FOLDER at 0.2 0.4      a row per loss: true utility at equal KL
+    python -m later.demos.table FOLDER runs KEY...          what was measured in each run
+    python -m later.demos.table FOLDER FILE.json KEY...     the entries of that file of each run
+    python -m later.demos.table FOLDER at-kl 0.2 0.4        a row per loss: true utility at that KL
 
-FOLDER holds seed-0/RUN/, seed-1/RUN/, ... with metrics/*.jsonl. For `at`, a run is called
-LOSS-VALUE. The utility is interpolated along the KL between its runs and from SFT, whose KL is 0.
+FOLDER holds seed-0/RUN/, seed-1/RUN/, ... For at-kl, runs are called LOSS-VALUE. The utility is
+interpolated along the KL between the runs of a loss and from SFT, whose KL is 0.
 """
 
 import json
@@ -13,58 +13,41 @@ import statistics
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from tools.flags import check
 
 
-def read_runs(folder):
-    """-> {run: {seed: last log line}} in the order in which they were made. If all runs of a seed
-    share a folder called runs/, the names of their logs tell them apart."""
-    runs = {}
-    for path in sorted(Path(folder).glob("seed-*/*/metrics/*.jsonl"),
-                       key=lambda path: path.stat().st_mtime):
-        last = json.loads(path.read_text().splitlines()[-1])
-        seed, run = path.parts[-4], path.parts[-3]
-        if run == "runs":
-            run = path.stem
-        if last["step"] == -1:
-            runs.setdefault(run, {}).setdefault(seed, {}).update(last)
-    return runs
+def read_run(folder, file):
+    """-> {name: {key: number}}, from the file or else from the last lines of the run's logs"""
+    if (folder / file).exists():
+        return json.loads((folder / file).read_text())
+    figures = {}
+    for path in (folder / "metrics").glob("*.jsonl"):
+        figures |= json.loads(path.read_text().splitlines()[-1])
+    return {"": figures}
 
 
-def read_entries(folder, name):
-    """-> {place in the file: {seed: {key: number}}}"""
-    entries = {}
-    for path in sorted(Path(folder).glob(f"seed-*/*/{name}")):
-        add_entries(entries, "", json.loads(path.read_text()), path.parts[-3])
-    return entries
-
-
-def add_entries(entries, place, value, seed):
-    for key, child in value.items():
-        if isinstance(child, dict):
-            add_entries(entries, f"{place} {key}".strip(), child, seed)
-        elif isinstance(child, float | int):
-            entries.setdefault(place, {}).setdefault(seed, {})[key] = child
-
-
-def cell(values):
-    """[number] -> "0.71 ± 0.02", or "" without any"""
-    if not values:
-        return ""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
+def read_rows(folder, file):
+    """-> {row: {seed: {key: number}}} in the order in which the runs were made"""
+    rows = {}
+    for run in sorted(Path(folder).glob("seed-*/*/"), key=lambda path: path.stat().st_mtime):
+        entries = read_run(run, file)
+        for name, figures in entries.items():
+            row = run.name if len(entries) == 1 else f"{run.name} {name}"
+            rows.setdefault(row, {})[run.parent.name] = figures
+    return rows
 
 
 def print_table(rows, keys):
-    """rows: {label: {seed: {key: number}}}"""
-    print(f"| | {' | '.join(keys)} | seeds |\n|{'---|' * (len(keys) + 2)}")
-    for label, seeds in rows.items():
+    """rows: {row: {seed: {key: number}}}"""
+    print(f"\n| | {' | '.join(keys)} |\n|{'---|' * (len(keys) + 1)}")
+    for row, seeds in rows.items():
         cells = []
         for key in keys:
-            cells.append(cell([values[key] for values in seeds.values() if key in values]))
+            values = [figures[key] for figures in seeds.values() if key in figures]
+            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.2f}{spread}" if values else "")
         if any(cells):
-            print(f"| {label} | {' | '.join(cells)} | {len(seeds)} |")
+            print(f"| {row} | {' | '.join(cells)} |")
 
 
 def interpolate(points, x):
@@ -76,35 +59,27 @@ def interpolate(points, x):
     return None
 
 
-def at_equal_kl(runs, levels):
+def at_equal_kl(rows, levels):
     """-> {loss: {seed: {level: true utility}}}"""
-    rows = {}
-    for loss in dict.fromkeys(run.rpartition("-")[0] for run in runs if "-" in run):
-        rows[loss] = {}
-        for seed, sft in runs["sft"].items():
-            points = [(0.0, sft["utility"])]
-            for run, seeds in runs.items():
-                if run.rpartition("-")[0] == loss and seed in seeds:
-                    points.append((seeds[seed]["kl"], seeds[seed]["utility"]))
-            utilities = {level: interpolate(points, float(level)) for level in levels}
-            rows[loss][seed] = {key: y for key, y in utilities.items() if y is not None}
-    return rows
+    points = {}                                              # of a loss and a seed
+    for run, seeds in rows.items():
+        loss, dash, _ = run.rpartition("-")
+        for seed, figures in seeds.items():
+            if dash and "-" not in loss and "kl" in figures:
+                start = (0.0, rows["sft"][seed]["utility"])
+                points.setdefault((loss, seed), [start]).append((figures["kl"], figures["utility"]))
+    table = {}
+    for (loss, seed), points_of_loss in points.items():
+        utilities = {level: interpolate(points_of_loss, float(level)) for level in levels}
+        table.setdefault(loss, {})[seed] = {k: y for k, y in utilities.items() if y is not None}
+    return table
 
 
 def main():
-    check(len(sys.argv) > 2, "name a folder and keys: table.py out/later/losses utility kl")
-    folder, *keys = sys.argv[1:]
-    if keys[0].endswith(".json"):
-        rows = read_entries(folder, keys[0])
-        seen = [values for seeds in rows.values() for values in seeds.values()]
-        keys = list(dict.fromkeys(key for values in seen for key in values))
-    elif keys[0] == "at":
-        keys = keys[1:]
-        rows = at_equal_kl(read_runs(folder), keys)
-    else:
-        rows = read_runs(folder)
-    check(rows, f"{folder} holds no finished run yet")
-    print_table(rows, keys)
+    check(len(sys.argv) > 3, __doc__)
+    folder, kind, *keys = sys.argv[1:]
+    rows = read_rows(folder, kind if kind.endswith(".json") else "measured.json")
+    print_table(at_equal_kl(rows, keys) if kind == "at-kl" else rows, keys)
 
 
 if __name__ == "__main__":
