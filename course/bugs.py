@@ -3,9 +3,9 @@
     python -m course.bugs --make ../bugs           ../bugs/1 to ../bugs/10, one bug in each
     python -m course.bugs --grade ../submission    bugs.json and test_bugs.py -> points
 
-A student submits bugs.json, {"1": "ppo.py:196", ...}, the file and line of each bug (one point), and
-test_bugs.py with test_bug_1 to test_bug_10 (two points), which pass on the correct program and fail
-on its bug.
+A student submits bugs.json, {"1": "ppo.py:196", ...}, file and line of each bug (one point), and
+test_bugs.py, whose test_bug_1 to test_bug_10 pass on the correct program and fail on their bug (two
+points).
 """
 
 import os

@@ -169,8 +169,7 @@ CASES = {                      # {function: {case: (draw, *its arguments)}}
                      "confident and wrong": (draw_steps, WHOLE, 200.0)},
     "unbiased": {"two orders": (draw_pairs, 1.0)}}
 
-# positions of the arguments with respect to which a result is differentiated; the functions that
-# are missing here are used without gradients
+# arguments with respect to which results are differentiated; other functions need no gradients
 DIFFERENTIATED = dict(
     token_logprobs=[0], masked_mean=[0], lm_loss=[0], score=[0], preference_loss=[0, 1],
     ranking_loss=[0], policy_loss=[0], value_loss=[0], sequence_logprob=[0], dpo_loss=[0, 1],
@@ -183,7 +182,8 @@ DIFFERENTIATED = dict(
 def load_function(hole, source):
     """The function as in `source`, with all of `source` except functions and classes that the
     solved module has too; of these it uses the solved ones."""
-    names = dict(vars(import_module(hole.module)))
+    module = hole.file.removesuffix(".py").replace("/", ".")
+    names = dict(vars(import_module(module)))
     del names[hole.name]
     own = []
     for node in ast.parse(source).body:

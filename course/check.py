@@ -28,10 +28,10 @@ class Config:
 def run_tests(folder):
     """-> how many tests of a student's version pass, and the names of those that fail"""
     output = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests"], cwd=folder,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], cwd=folder,
         env=os.environ | dict(OMP_NUM_THREADS="1"), capture_output=True, text=True).stdout
-    passed = re.findall(r"^tests/\S+.* PASSED", output, re.M)
-    return len(passed), re.findall(r"^tests/(\S+).* (?:FAILED|ERROR)", output, re.M)
+    n_passed = re.search(r"(\d+) passed", output)[1]
+    return n_passed, re.findall(r"^(?:FAILED|ERROR) tests/(\S+)", output, re.M)
 
 
 def check_holes():
@@ -40,7 +40,7 @@ def check_holes():
             hand_out(f"{place}/student", RECIPE[n:])
             n_passed, failed = run_tests(f"{place}/student")
         last = RECIPE[n - 1].name if n else "all empty"
-        print(f"{last:18} {n_passed:4} pass, {len(failed)} fail", *failed, flush=True)
+        print(f"{last:18} {n_passed:>4} pass, {len(failed)} fail", *failed, flush=True)
 
 
 def check_bugs():

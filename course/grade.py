@@ -32,11 +32,6 @@ class Config:
 
 
 @functools.cache
-def expected_outputs(hole, seed):
-    return evaluate_all(hole, hole.solved(), seed)
-
-
-@functools.cache
 def mistaken_outputs(hole, seed):
     """-> {mistake: outputs} for the known mistakes of a function"""
     outputs = {}
@@ -59,7 +54,7 @@ def judge(hole, outputs, seed):
     if not isinstance(outputs, dict):
         return 0.0, shorten(outputs)
     passed, failed = [], []
-    for case, expected in expected_outputs(hole, seed).items():
+    for case, expected in evaluate_all(hole, hole.solved(), seed).items():
         difference = find_difference(expected, outputs.get(case, "no result"))
         if difference:
             failed.append((case, shorten(difference)))

@@ -3,8 +3,8 @@
     python -m course.handout --to ../assignment                     the recipe's 14 functions
     python -m course.handout --to ../assignment --later             methods after 2022
 
-Left out are solutions, bugs, and all tests but those of the scripts with empty functions; of these,
-the tests that would show a bug of part 2.
+Left out are solutions, bugs, and all tests that are not of a script with empty functions or that
+would show a bug of part 2.
 """
 
 from dataclasses import dataclass

@@ -17,10 +17,6 @@ class Hole(NamedTuple):
     hint: str               # printed by this script, and by the grader after an unknown mistake
     note: str = ""          # what the docstring leaves open; becomes a comment above the empty body
 
-    @property
-    def module(self):
-        return self.file.removesuffix(".py").replace("/", ".")
-
     def solved(self):
         """The text of the file."""
         return (ROOT / self.file).read_text(encoding="utf-8")

@@ -49,7 +49,7 @@ def read_submitted(folder, name, max_bytes=2 ** 20):
 
 
 def read_object(folder, name):
-    """-> the object in a submitted JSON file; an empty one, and a line of output, if it has none"""
+    """-> the object in a submitted JSON file; {}, and a line of output, if it has none"""
     try:
         value = json.loads(read_submitted(folder, name))
     except (ValueError, RecursionError) as error:
@@ -140,10 +140,9 @@ def run_student(hole, source, seed, seconds=20, user=""):
             return f"took more than {seconds} s"
         if not path.is_file() or path.is_symlink():
             return f"ended without a result (exit status {status})"
-        try:
+        with contextlib.suppress(Exception):
             return torch.load(path, weights_only=True)
-        except Exception:
-            return "wrote something that is not a result"
+        return "wrote something that is not a result"
 
 
 def work(name, seed, path):

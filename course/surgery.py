@@ -1,8 +1,7 @@
 """Replacing the body of a function in a source text: the one operation that all of course/ needs.
 
 The handout empties bodies. A known mistake (mistakes.txt) is a correct body with a wrong line, and
-so is a bug of part 2 (bugs.txt). Signature, docstring and leading assertions stay.
-"""
+so is a bug of part 2 (bugs.txt). Signature, docstring and leading assertions stay."""
 
 import ast
 from pathlib import Path

@@ -105,14 +105,18 @@ def test_waits_inside():
 def test_passes(): pass
 def test_fails(): assert False
 """
+WAITS_AS_A_WHOLE = "import ppo, torch\nadv = ppo.gae(*3 * [torch.zeros(1, 1)], 1, 1)\n"
 
 
 def test_tests_of_empty_functions_wait(student):
     (student / "tests" / "test_waiting.py").write_text(WAITING)
+    (student / "tests" / "test_whole.py").write_text(WAITS_AS_A_WHOLE)
     process = subprocess.run([sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider",
-                              "tests/test_waiting.py"], cwd=student, capture_output=True, text=True)
-    assert "1 failed, 1 passed, 2 skipped" in process.stdout, process.stdout
+                              "tests/test_waiting.py", "tests/test_whole.py"],
+                             cwd=student, capture_output=True, text=True)
+    assert "1 failed, 1 passed, 3 skipped" in process.stdout, process.stdout
     assert "[2] tests/test_waiting.py:0: waits for gae" in process.stdout
+    assert "[1] tests/test_whole.py:0: waits for gae" in process.stdout
 
 
 # --- points for functions -------------------------------------------------------------------------
