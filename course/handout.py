@@ -62,8 +62,7 @@ def main():
     check(not folder.resolve().is_relative_to(ROOT), "--to must be outside this project")
     holes = LATER if config.later else RECIPE
     hand_out(folder, holes)
-    print(f"{folder}: {len(holes)} functions, {sum(hole.points for hole in holes)} points; "
-          "start with course/README.md")
+    print(f"{folder}: {len(holes)} functions; start with course/README.md")
 
 
 if __name__ == "__main__":
