@@ -15,6 +15,6 @@ once steps.pt -m later.reasoning --resume --name steps --reward steps
 once by_prm.pt -m later.reasoning --resume --name by_prm --reward prm
 once measured.json -m later.measure --task sums --reference chains --n 200 --max-new-tokens 72 \
     --models chains,final,steps,by_prm
-table labels.json correct lucky hard_labels_correct wrong_labelled_correct
+table labels.json correct lucky hard_labels_correct
 table best_of.json 1 4 16 64 trace
 table runs correct trace kl

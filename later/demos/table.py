@@ -19,7 +19,8 @@ from tools.flags import check
 def read_run(folder, file):
     """-> {name: {key: number}}, from the file or else from the last lines of the run's logs"""
     if (folder / file).exists():
-        return json.loads((folder / file).read_text())
+        content = json.loads((folder / file).read_text())
+        return {name: x for name, x in content.items() if isinstance(x, dict)}
     figures = {}
     for path in (folder / "metrics").glob("*.jsonl"):
         figures |= json.loads(path.read_text().splitlines()[-1])
