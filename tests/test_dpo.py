@@ -153,7 +153,7 @@ def test_the_gradient_of_a_batch_is_the_mean_of_its_prompts_gradients():
 def test_the_first_loss_is_log_2_and_references_belong_to_their_responses(copy):
     """If main looked up the reference of another response, the first loss would not be log 2 and
     the first implicit rewards not 0."""
-    call(dpo, copy, f"{SHORT} --batch 3")
+    call(dpo, copy, f"{SHORT} --batch 8")
     first = json.loads((copy / "metrics" / "dpo.jsonl").read_text().splitlines()[0])
     assert first["loss"] == approx(math.log(2), abs=1e-4)
     for name in ("reward_chosen", "reward_rejected", "margin"):
