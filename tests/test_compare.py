@@ -8,6 +8,7 @@ import compare
 import reward
 from compare import Config, collect
 from conftest import SHORT, call
+from data.comparisons import read_comparisons
 from data.tokenizer import Tokenizer, learn_ranks
 from data.world.labelers import make_labelers
 from data.world.text import make_prompts
@@ -185,3 +186,14 @@ def test_labels_are_saved_one_by_one(copy, monkeypatch):
         with pytest.raises((SystemExit, EOFError)):
             call(compare, copy, f"--me {SHORT}")
         assert len(read(copy / "labels.jsonl")) == n_labels
+
+
+def test_a_ranking_names_the_best_response_first(tmp_path):
+    """[2, 0, 1]: response 2 is the best, then 0, then 1; not "response 0 has rank 2"."""
+    record = dict(prompt="hat", responses=["red", "blue", "the"], ranking=[2, 0, 1], split="train")
+    other = dict(prompt="the hat", chosen="red", rejected="blue", split="valid")
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps(record) + "\n" + json.dumps(other))
+    [comparison], _ = read_comparisons(path, TOKENIZER, 64)
+    texts = [TOKENIZER.decode(response) for response in comparison.responses]
+    assert texts == ["the", "red", "blue"]

@@ -15,7 +15,7 @@ from data.batches import encode_prompt, encode_response
 from data.tokenizer import Tokenizer, learn_ranks
 from data.world.probes import (compare_with_sft, denies, find_most_frequent, make_pairs,
                                make_probe_prompts, measure_accuracy, measure_answer,
-                               measure_discrimination)
+                               measure_discrimination, win)
 from data.world.tasks import Prompt
 from data.world.text import make_prompts
 from data.world.utility import is_correct, utility
@@ -275,6 +275,9 @@ def test_answers_agree_with_the_results(out):
         assert sum(r["utility"] for r in answers) / 10 == approx(results[model]["utility"])
         kl = sum(sum(r["log_ratio"]) for r in answers) / 10
         assert kl == approx(results[model]["kl"], abs=0.03)          # log-ratios are rounded
+        sft_answers = [r for r in records if r["model"] == "sft"]
+        wins = [win(ours["utility"], sft["utility"]) for ours, sft in zip(answers, sft_answers)]
+        assert sum(wins) / 10 == approx(results[model]["win_utility"])
         for r in answers:
             assert "".join(r["tokens"]).strip() == r["answer"]
             assert sum(r["terms"].values()) == approx(r["utility"], abs=0.01)
