@@ -126,7 +126,7 @@ def shuffled(batches):
     return [batches[i] for i in torch.randperm(len(batches))]
 
 
-def apply_in_batches(fn, tokens, mask, batch_size=128):
+def apply_in_batches(fn, tokens, mask, batch_size=32):
     """fn(tokens, mask) of many rows, without gradients: sort them by length, call fn on batches
     cut to their longest row, put the results back in order. fn returns a value per row (b,), per
     token (b, t) or per action (b, t-1).
