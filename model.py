@@ -201,8 +201,8 @@ def sample(model, prompts, max_new_tokens, temperature=1.0, eos=None):
     cache = torch.zeros(config.n_layer, 2, B, config.n_head, T, config.n_embd // config.n_head,
                         device=device, dtype=model.block_dtype)
 
-    rows = torch.arange(B, device=device)                    # still decoded: all, but for the end
-    start = 0                                                # of the loop
+    rows = torch.arange(B, device=device)    # still decoded; all, but for the end of the loop
+    start = 0
     for t in range(int(prompt_length.min()), T):
         # the first pass reads all columns before t, later ones only column t - 1
         hidden = model.hidden(tokens[rows, start:t], cache, start)

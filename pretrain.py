@@ -71,7 +71,7 @@ def main():
                            n_layer=config.n_layer, n_head=config.n_head, n_embd=config.n_embd,
                            dropout=config.dropout)
     model = GPT(gpt_config).to(device).train()
-    # differs from the paper: Muon for the matrices of the blocks; it takes half the steps of Adam
+    # differs from the paper: Muon for the matrices of the blocks, to save steps
     muon, adam = make_muon_and_adam(model, config.muon_lr, config.lr, config.weight_decay)
 
     # the log, the progress bar, --resume and the final checkpoint (tools/training.py)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from data.batches import batch_comparisons, collate, encode_example, apply_in_batches
+from data.batches import apply_in_batches, batch_comparisons, collate, encode_example
 from data.comparisons import flatten, label_accuracy, read_comparisons, split_by_prompt
 from data.files import read_demonstrations
 from model import GPT, last_index

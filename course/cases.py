@@ -41,7 +41,7 @@ def outside(x, mask, value):
 
 
 def draw_rows(padded, values_outside, *constants):
-    """-> random (B, T), one per value that stands outside the mask, the mask, the constants"""
+    """-> random (B, T), one per value outside the mask, the mask, the constants"""
     mask = draw_mask(5, 8, padded)
     rows = [outside(normal(5, 8), mask, value) for value in values_outside]
     return *rows, mask, *constants
