@@ -43,9 +43,9 @@ from tools.training import Run
 class Config(TrainingFlags):
     init_from: str = "sft"         # checkpoint in --out: policy and reference
     comparisons: str = ""          # a file; default: comparisons.jsonl in --out
-    beta: float = 0.5              # KL penalty; DPO paper 0.1, and 0.5 for TL;DR
-    epochs: int = 1                # passes over the comparisons
-    batch: int = 8                 # prompts per step, each with all its pairs; DPO paper 64 pairs
+    beta: float = 0.3              # KL penalty; DPO paper 0.1, and 0.5 for TL;DR
+    epochs: int = 2                # passes over the comparisons
+    batch: int = 44                # responses per step, all of a prompt together; DPO paper 128
     lr: float = 5e-5               # peak learning rate (Adam); DPO paper 1e-6 (RMSprop)
     max_new_tokens: int = 48       # longest response, only for the log
 

@@ -89,7 +89,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    # the dtype in which the blocks of every model compute; tools/device.py sets bfloat16 on GPUs
+    # the dtype in which the blocks of every model compute; tools/device.py sets it
     block_dtype = torch.float32
 
     def __init__(self, config):

@@ -59,12 +59,12 @@ class Config(TrainingFlags):
     init_from: str = "sft"         # checkpoint in --out: policy and reference
     prompts: int | str = 5000      # how many of the small world, or a file; paper 31,144
     documents: int | str = 2000    # for --ptx: documents of the kind used in pretraining, or a file
-    iterations: int = 70           # paper 500
-    episodes: int = 128            # responses per iteration; paper 512
+    iterations: int = 40           # paper 500
+    episodes: int = 256            # responses per iteration; paper 512
     minibatch: int = 64            # episodes per optimizer step; paper 64
     max_new_tokens: int = 48       # longest response
     missing_eos_score: float = -3.0        # score of a response without end-of-text token
-    beta: float = 0.2              # KL penalty; paper 0.02
+    beta: float = 0.1              # KL penalty; paper 0.02
     ptx: float = 0.0               # weight of the pretraining loss; paper 27.8
     lam: float = 0.95              # of GAE; not given in the paper
     clip: float = 0.2              # of the ratio; paper 0.2
@@ -297,8 +297,8 @@ def train(config, policy, value_fn, score_fn, tokenizer, device):
             minibatch = batch.select(rows)
             text = None
             if config.ptx:
-                # differs from the paper: one context of text per two episodes; there 8 per episode
-                text = sample_windows(documents, (len(rows) + 1) // 2, T)
+                # differs from the paper: one context of text per 4 episodes; there 8 per episode
+                text = sample_windows(documents, (len(rows) + 3) // 4, T)
             # the log keeps the statistics of the last minibatch
             metrics |= update_policy(config, policy, policy_adam, minibatch, text)
             metrics |= update_value_fn(config, value_fn, value_adam, minibatch)

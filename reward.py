@@ -7,7 +7,7 @@ where y_w is ranked above y_l. All pairs of a prompt are in one batch. Were they
 every response would be trained on K - 1 times, and the paper's models overfitted within one epoch.
 It would also take a forward pass for both responses of each pair, instead of one per response.
 
-    python reward.py         out/sft.pt, out/comparisons.jsonl -> out/reward.pt
+    python reward.py         out/sft.pt, questions, out/comparisons.jsonl -> out/reward.pt
 
 To train on comparisons of your own, see docs/using.md.
 """
@@ -19,7 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from data.batches import apply_in_batches, batch_comparisons, collate, encode_example
-from data.comparisons import flatten, label_accuracy, read_comparisons, split_by_prompt
+from data.comparisons import (flatten, label_accuracy, read_comparisons, read_questions,
+                              split_by_prompt)
 from data.files import read_demonstrations
 from model import GPT, last_index
 from tools.checkpoints import load_checkpoint, load_gpt
@@ -34,7 +35,8 @@ class Config(TrainingFlags):
     init_from: str = "sft"         # checkpoint in --out to start from
     comparisons: str = ""          # a file; default: comparisons.jsonl in --out
     epochs: int = 1                # paper 1
-    batch: int = 6                 # prompts per step, each with all its pairs; paper 64
+    questions: int = 24000         # multiple-choice questions of the small world, 0: none
+    batch: int = 32                # responses per step, all of a prompt together; paper 64 prompts
     lr: float = 5e-4               # peak learning rate (Adam); paper 9e-6
 
 
@@ -121,17 +123,24 @@ def main():
     gpt, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     train, valid = read_comparisons(config.comparisons or f"{config.out}/comparisons.jsonl",
                                     tokenizer, gpt.config.block_size)
+    # rankings alone teach style more than content; the paper's reward model began with one that was
+    # fine-tuned on question answering (appendix C.2)
+    questions = []
+    if not config.comparisons:
+        questions = read_questions(config.questions, config.seed, tokenizer)
     # differs from the paper: as large as the policy; there 6B for policies of every size
     model = RewardModel(gpt).to(device)          # gpt stays in evaluation mode: no dropout
     adam = make_adam(model.parameters(), config.lr)
     batches = []
-    for _ in range(config.epochs):
-        batches += batch_comparisons(train, config.batch)
+    for comparisons, epochs in (questions, 1), (train, config.epochs):
+        for _ in range(epochs):
+            for rows in batch_comparisons(comparisons, config.batch):
+                batches.append([comparisons[i] for i in rows])
     n_steps = len(batches)
 
     run = Run(config, "reward", n_steps, model=model, adam=adam)
     for step in range(run.first_step, n_steps):
-        comparisons = [train[i] for i in batches[step]]
+        comparisons = batches[step]                                              # B of equal K
         tokens, mask = collate(flatten(comparisons), device)                     # (B K, T)
         scores = model.score_responses(tokens, mask).view(len(comparisons), -1)  # (B, K)
         loss = ranking_loss(scores)

@@ -36,7 +36,7 @@ class Config(TrainingFlags):
     mix_every: int = 10            # a batch of documents follows so many of demonstrations
     epochs: int = 2                # paper 2 for the model that PPO starts from
     batch: int = 32                # sequences per step; paper 32
-    lr: float = 1e-3               # peak learning rate (Adam); paper 2.45e-6 to 1.04e-5
+    lr: float = 5e-4               # peak learning rate (Adam); paper 2.45e-6 to 1.04e-5
 
 
 N_HELDOUT = 300                    # demonstrations of the small world to measure the loss on

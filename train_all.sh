@@ -14,13 +14,14 @@ source tools/setup.sh
 setup requirements.txt
 
 SEED=${SEED:-0} TINY=${TINY:-0}
-pretrain="" sft="" compare="" ppo="" eval=""            # flags; empty: the defaults
+pretrain="" sft="" compare="" reward="" ppo="" eval=""  # flags; empty: the defaults
 if [ "$TINY" = 1 ]; then
     export OMP_NUM_THREADS=1
     OUT=${OUT:-out-tiny}
     pretrain="--documents 500 --steps 15 --batch 8 --n-layer 2 --n-head 2 --n-embd 32"
     sft="--documents 500 --demonstrations 256 --epochs 1"
     compare="--prompts 40 --heldout-prompts 10"
+    reward="--questions 100"
     ppo="--iterations 2 --episodes 16 --minibatch 8 --prompts 40"
     eval="--prompts 20 --probes 2"
 fi
@@ -42,7 +43,7 @@ step sft.pt "a minute, held-out loss 0.22 to 0.29" sft.py --resume $sft
 # 2a labelers rank K answers per prompt
 step comparisons.jsonl "half a minute, agreement 71 to 77 %" compare.py $compare
 # 2b the reward model
-step reward.pt "half a minute, accuracy 0.69 to 0.77" reward.py --resume
+step reward.pt "half a minute, accuracy 0.69 to 0.77" reward.py --resume $reward
 # 3 PPO with a KL penalty; PPO-ptx, with pretraining gradients
 step ppo.pt "a minute, utility 2.2 to 2.5, correct 0.63 to 0.75" ppo.py --resume $ppo
 step ppo_ptx.pt "a minute and a half, utility 2.1 to 2.5, correct 0.6 to 0.75" ppo.py --resume --ptx 1 $ppo

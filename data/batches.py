@@ -105,9 +105,9 @@ def batch_by_length(lengths, batch_size):
     return shuffled(batches)
 
 
-def batch_comparisons(comparisons, batch_size):
-    """Batches of comparisons with the same K, so that their scores form a (B, K) table.
-    -> lists of indices"""
+def batch_comparisons(comparisons, n_responses):
+    """Batches of comparisons with the same K, so that their scores form a (B, K) table, with at
+    most n_responses responses, or one comparison. -> lists of indices"""
     rows_of_K = {}
     for i, comparison in enumerate(comparisons):
         rows_of_K.setdefault(len(comparison.responses), []).append(i)
@@ -117,7 +117,7 @@ def batch_comparisons(comparisons, batch_size):
         for i in rows:
             longest = max(len(response) for response in comparisons[i].responses)
             lengths.append(len(comparisons[i].prompt) + longest)
-        for batch in batch_by_length(lengths, batch_size):
+        for batch in batch_by_length(lengths, max(1, n_responses // K)):
             batches.append([rows[j] for j in batch])
     return shuffled(batches)
 

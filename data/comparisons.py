@@ -18,6 +18,7 @@ from typing import NamedTuple
 from data.batches import encode_prompt, encode_response
 from data.files import (get_prompt, get_text, in_split, is_pair_of_transcripts, read_records,
                         split_transcripts)
+from data.world.text import make_questions
 from tools.flags import check
 
 
@@ -54,6 +55,15 @@ def read_comparisons(path, tokenizer, block_size):
         train = [comparison for i, comparison in enumerate(comparisons) if i % 10 > 0]
         valid = comparisons[::10]
     return train, valid
+
+
+def read_questions(n, seed, tokenizer):
+    """n multiple-choice questions of the small world -> [Comparison] with K = 2"""
+    comparisons = []
+    for prompt, right, wrong in make_questions(n, seed):
+        options = [encode_response(tokenizer, right), encode_response(tokenizer, wrong)]
+        comparisons.append(Comparison(encode_prompt(tokenizer, prompt.text), options))
+    return comparisons
 
 
 def is_train(record, place):

@@ -42,11 +42,12 @@ tiny_flags() {
         pretrain.py) echo "--documents 500 --steps 5 --batch 4" ;;
         sft.py) echo "--documents 500 --demonstrations 64" ;;
         compare.py | *.collect) echo "--prompts 30 --heldout-prompts 10" ;;
+        reward.py) echo "--questions 100" ;;
         ppo.py | *.other_reward) echo "--iterations 5 --episodes 8 --minibatch 4" ;;
         *.likelihood) tiny_flags "$2.py" ;;
         *.closed_form) echo "--prompts 4 --iterations 10 --episodes 8 --dpo-steps 5" ;;
         *.best_of) echo "--prompts 5 --n 4" ;;
-        eval.py) echo "--prompts 10 --probes 2" ;;
+        eval.py | *.temperature) echo "--prompts 10 --probes 2" ;;
     esac
 }
 

@@ -4,6 +4,7 @@
     python -m experiments.plot points FOLDER MODELS KEY...    the same, and draws a dot per run
     python -m experiments.plot dial FOLDER                    score and true utility by KL
     python -m experiments.plot figure1 FOLDER                 true utility by size
+    python -m experiments.plot temperature FOLDER             correct, true utility by temperature
     python -m experiments.plot best_of FOLDER                 best of n next to PPO and DPO
 
 FOLDER holds seed-0/RUN/, seed-1/RUN/, ...; its name is that of the picture, docs/NAME.svg. MODELS
@@ -216,6 +217,21 @@ def figure1(folder):
     save(figure, folder)
 
 
+def temperature(folder):
+    """Correct answers and true utility by temperature, a line per model."""
+    runs = find_runs(folder)
+    temperatures = [float(run.removeprefix("temperature-")) for run in runs]
+    figure, axes = make_axes(2, 4.5)
+    for axis, key in zip(axes[0], ("correct", "utility")):
+        for model in ("base_few_shot", "sft", "ppo", "dpo"):
+            cells = [average(paths, model, key) for paths in runs.values()]
+            draw(axis, temperatures, cells, fmt="o-", color=COLOURS[model], label=NAMES[model])
+    axes[0][0].set(xlabel="temperature", ylabel="share of correct answers")
+    axes[0][1].set(xlabel="temperature", ylabel="true utility")
+    axes[0][0].legend(fontsize=9)
+    save(figure, folder)
+
+
 def best_of(folder):
     """Score and true utility of best of n, PPO and DPO against the KL."""
     paths = find_runs(folder)["n"]
@@ -241,7 +257,8 @@ def best_of(folder):
 
 
 if __name__ == "__main__":
-    commands = dict(table=table, points=points, dial=dial, figure1=figure1, best_of=best_of)
+    commands = dict(table=table, points=points, dial=dial, figure1=figure1,
+                    temperature=temperature, best_of=best_of)
     if len(sys.argv) < 3 or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

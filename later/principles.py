@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from data.world.facts import parse, sentences, tidy
 from data.world.labelers import NOISE, Biases, Labeler
 from data.world.tasks import TASKS, bait, fact_question, opinion, unknown_question, why_question
-from data.world.text import INTERNET, demonstrate, split_of, draw_train_prompt
+from data.world.text import INTERNET, answer_by, draw_train_prompt, split_of
 from data.world.utility import TERMS, breakdown
 
 # --- rules ----------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def draw_answer(rng, prompt):
     """An answer by a random author; 40 % of those to a red-team prompt do what it asks for."""
     if prompt.pleasing and rng.random() < 0.4:
         return prompt.pleasing
-    return demonstrate(rng, prompt, INTERNET)
+    return answer_by(rng, prompt, INTERNET)
 
 
 def comparison_page(rng, rule):
@@ -184,7 +184,7 @@ def revision_page(rng, rule):
     critique = criticise(rule, prompt, answer)
     revision = answer if critique == tidy(NO_FAULT) else prompt.careful
     if rng.random() < MISTAKES:
-        revision = demonstrate(rng, prompt, INTERNET)
+        revision = answer_by(rng, prompt, INTERNET)
     return ask_revision(ask_critique(rule, prompt.text, answer), critique), revision
 
 

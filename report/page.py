@@ -40,6 +40,21 @@ def thin(points, n=60):
     return means
 
 
+def read_temperatures(results):
+    """What a lower temperature changes. -> {quantity: {model: [(temperature, value)]}}"""
+    charts = {}
+    for title, column in (("correct", "correct"), ("true utility", "utility")):
+        lines = {}
+        for model in ("base_few_shot", "sft", "ppo", "dpo"):
+            row = results.get(model, {})
+            if f"{column}_greedy" in row:
+                lines[model] = [(0, row[f"{column}_greedy"]), (0.7, row[f"{column}_07"]),
+                                (1, row[column])]
+        if lines:
+            charts[title] = lines
+    return charts
+
+
 def group_by_prompt(records):
     """-> [{"prompt", "kind", "records": one per model}]"""
     groups = {}
@@ -53,6 +68,7 @@ def write_page(out):
     """-> its path"""
     results = read_results(out)
     data = dict(title=f"Report of {out}", models=MODELS, curves=read_curves(out),
+                temperatures=read_temperatures(results),
                 tables=make_tables(results, results["intervals"]),
                 prompts=group_by_prompt(read_lines(Path(out) / "answers.jsonl")))
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")

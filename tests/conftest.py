@@ -50,7 +50,7 @@ def out(tmp_path_factory):
                            "--vocab-size 800 --n-layer 2 --n-head 2 --n-embd 48")
     call(sft, folder, "--documents 100 --demonstrations 320")
     call(compare, folder, f"--prompts 40 --heldout-prompts 20 {SHORT}")
-    call(reward, folder, "--epochs 6 --lr 0.005")
+    call(reward, folder, "--questions 60 --epochs 6 --lr 0.005")
     call(ppo, folder, "--iterations 12 --episodes 32 --minibatch 8 --prompts 40 "
                       f"--lr 3e-3 {SHORT}")
     call(ppo, folder, f"--ptx 1 --iterations 2 --episodes 8 --minibatch 4 --prompts 40 {SHORT}")

@@ -19,12 +19,13 @@ from data.comparisons import Comparison, rank_agreement, read_comparisons, write
 from data.files import read_demonstrations, read_documents, read_heldout_documents
 from data.tokenizer import END, Tokenizer, learn_ranks
 from data.world.facts import Claim, Sentence, is_false, parse, sentences
-from data.world.labelers import Biases, Labeler, make_labelers
+from data.world.labelers import Biases, Labeler, make_labelers, write_and_compare
 from data.world.person import Person
 from data.world.tasks import (SMALL_TALK, TASKS, Prompt, bait, opinion, small_talk,
                               unknown_question, why_question)
-from data.world.text import MOON, make_demonstrations, make_documents, make_prompts, split_of
-from data.world.utility import TERMS, breakdown, is_correct, utility
+from data.world.text import (MOON, demonstrate, hurry, make_demonstrations, make_documents,
+                             make_new_wordings, make_prompts, make_questions, split_of)
+from data.world.utility import (TERMS, breakdown, has_no_error_of_content, is_correct, utility)
 
 ROOT = Path(__file__).parents[1]
 COWS = Prompt("open qa", "What do cows eat?", careful="Cows eat grass.", terse="Grass.",
@@ -77,6 +78,70 @@ def test_documents_contain_no_heldout_prompt_as_a_line():
     lines = {line for document in make_documents(3000) for line in document.split("\n")}
     without_speaker = {re.sub(r"^\w+: ", "", line) for line in lines}         # `Q: `, `Tom: `
     assert not heldout & (lines | without_speaker)
+
+
+def test_new_wordings_occur_in_no_training_text_and_ask_the_same():
+    prompts = make_new_wordings(300)
+    trained_on = {p.text for split in ("train", "valid") for p in make_prompts(3000, split)}
+    lines = {line for document in make_documents(2000) for line in document.split("\n")}
+    lines |= {re.sub(r"^\w+: ", "", line) for line in lines}
+    assert len(prompts) == 300 and not {p.text for p in prompts} & (trained_on | lines)
+    assert {p.kind for p in prompts} == {p.kind for p in make_prompts(1000, "train")}
+    asked = {p.text for p in make_prompts(3000, "train", seed=5)}
+    for p in prompts:
+        assert p.text == p.new_wording and p.text not in asked and is_correct(p, p.careful)
+
+
+def test_questions_have_one_right_option_and_come_from_training_prompts():
+    questions = make_questions(1500)
+    for p, right, wrong in questions:
+        assert split_of(p.text) == "train"
+        assert is_correct(p, right) and not is_correct(p, wrong)
+    variants = sum(wrong == p.wrong for p, _, wrong in questions) / len(questions)
+    assert 0.8 < variants < 0.92 and {p.kind for p, _, _ in questions} == {
+        p.kind for p in make_prompts(1000, "train")}
+    assert make_questions(20, seed=1) != make_questions(20, seed=2)
+
+
+def test_a_claim_is_as_often_true_as_false_and_asked_about_in_many_wordings():
+    for task in (why_question, opinion):
+        prompts = draw_prompts(task, 2000)
+        assert sum(bool(p.denial) for p in prompts) / 2000 == approx(0.5, abs=0.05)
+        wordings = {p.text.lower().replace(p.careful.split(".")[0].lower(), "{}")
+                    for p in prompts if p.denial}
+        assert len({w for w in wordings if "{}" in w}) >= 5 or task is why_question
+
+
+# --- demonstrations -------------------------------------------------------------------------------
+
+
+def test_a_hurried_answer_misses_a_part_of_a_long_one_and_pads_a_short_one():
+    rng = random.Random(0)
+    for p in make_prompts(400, "train"):
+        answer = hurry(rng, p)
+        terms = breakdown(p, answer)
+        assert not is_correct(p, answer) and terms["form"] == 0, answer
+        if len(sentences(p.careful)) > 2 or p.kind == "brainstorming":
+            assert terms["task"] < 3 and terms["padding"] == 0, answer
+        else:
+            assert terms["task"] == 3 and terms["padding"] < 0, answer
+    lists = [p for p in make_prompts(400, "train") if p.kind == "brainstorming"]
+    for p in lists:
+        a, b, c = p.careful.strip(".").replace(" and ", ", ").split(", ")
+        assert hurry(rng, p) == f"{a} and {b}."
+
+
+def test_labelers_seldom_write_the_answer_that_they_prefer():
+    """So the most likely demonstration is not the preferred one, in content as in style."""
+    written, picked = write_and_compare(random.Random(0), 3000)
+    assert 0.15 < written < 0.3 and 0.75 < picked < 0.95
+    tempting = [p for p in make_prompts(4000, "train") if p.pleasing]
+    rng = random.Random(0)
+    pleasing = sum(demonstrate(rng, p) == p.pleasing for p in tempting) / len(tempting)
+    assert 0.25 < pleasing < 0.5
+
+
+# --- the world as a whole -------------------------------------------------------------------------
 
 
 def test_the_world_depends_on_the_seed_and_not_on_pythons_hash_seed():
@@ -151,6 +216,7 @@ def test_small_talk_is_answered_by_its_own_answer_only():
     ("rude", "Do it yourself.", -1.5), ("rude", "Cows eat grass.", 0),
     ("padding", "What a good question.", -0.5), ("padding", "Cows eat grass.", 0),
     ("padding", "What a good question. I am happy to help you. There is much more to say.", -1),
+    ("denies", "You are not right.", 0),                    # the prompt has no premise
     ("refuses", "I do not know.", -0.5), ("refuses", "Cows eat grass.", 0),
     ("form", "Cows eat grass.", 0), ("form", "Cows eat grass. Cows eat grass.", -0.75),
     ("form", "Cows eat grass. Grass cows the eat.", -0.75), ("form", "eat eat the. of and.", -1.5),
@@ -176,6 +242,23 @@ def test_the_pleasing_answer_has_the_fault_that_its_prompt_asks_for(name, task, 
         assert breakdown(p, p.careful)[name] == breakdown(p, p.careful)["refuses"] == 0, p.text
         if p.pleasing:
             assert breakdown(p, p.pleasing)[name] == value, p.text
+
+
+def test_denying_a_true_premise_costs_as_much_as_affirming_a_false_one():
+    for p in draw_prompts(why_question) + draw_prompts(opinion):
+        assert breakdown(p, p.careful)["denies"] == 0, p.text
+        assert breakdown(p, p.denial)["denies"] == (-1 if p.denial else 0)
+        assert breakdown(p, f"{p.denial} {p.careful}")["denies"] == (-1 if p.denial else 0)
+
+
+def test_content_is_correct_without_style():
+    for p in make_prompts(200, "valid"):
+        for styled in (p.careful, f"{p.careful} What a good question.", f"{p.careful} x y",
+                       f"{p.careful} Do it yourself."):
+            assert has_no_error_of_content(breakdown(p, styled)), styled
+            assert not has_no_error_of_content(breakdown(p, styled, ended=False))
+        for worse in (p.wrong, "", f"{p.careful} Cows eat fish.", f"{p.careful} Cows eat fish."):
+            assert not has_no_error_of_content(breakdown(p, worse)), worse
 
 
 def test_without_an_end_of_text_token_the_utility_is_1_less():

@@ -113,6 +113,7 @@ def test_a_failing_write_leaves_the_old_checkpoint(copy, monkeypatch):
 @pytest.mark.parametrize("module, flags, named", [
     (compare, "--k 1", "--k 1"), (compare, "--prompts 0", "--prompts 0"),
     (reward, "--lr -1", "--lr -1"), (reward, "--epochs 0", "--epochs 0"),
+    (reward, "--questions -1", "--questions"),
     (ppo, "--beta -0.1", "--beta -0.1"), (ppo, "--minibatch 0", "--minibatch 0"),
     (ppo, "--minibatch 64 --episodes 32", "--minibatch 64"),
     (ppo, "--max-new-tokens 200", "--max-new-tokens"),
@@ -128,7 +129,7 @@ def test_an_impossible_flag_is_refused_by_name(copy, module, flags, named):
 
 
 @pytest.mark.parametrize("module, flags", [
-    (sft, f"--lr 1e30 {TINY_SFT}"), (reward, "--lr 1e30"),
+    (sft, f"--lr 1e30 {TINY_SFT}"), (reward, "--questions 20 --lr 1e30"),
     (ppo, f"--lr 1e30 --iterations 5 --episodes 16 --minibatch 4 {SHORT}"),
     (dpo, f"--lr 1e30 --epochs 2 {SHORT}")])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(copy, module, flags):

@@ -13,12 +13,12 @@ import eval as evaluation
 from conftest import call
 from data.batches import encode_prompt, encode_response
 from data.tokenizer import Tokenizer, learn_ranks
-from data.world.probes import (compare_with_sft, denies, find_most_frequent, make_pairs,
+from data.world.probes import (compare_with_sft, find_most_frequent, make_pairs,
                                make_probe_prompts, measure_accuracy, measure_answer,
                                measure_discrimination, win)
 from data.world.tasks import Prompt
 from data.world.text import make_prompts
-from data.world.utility import is_correct, utility
+from data.world.utility import denies_true_premise, is_correct, utility
 from eval import add_score_and_kl, answer
 from report.table import half_interval, summarise
 
@@ -84,7 +84,8 @@ def test_probes_are_prompts_of_all_three_kinds_and_of_the_evaluation_split():
         assert sum(getattr(prompt, condition) != "" for prompt in probes) >= 5, condition
     for prompt in probes:
         if prompt.denial:
-            assert denies(prompt, prompt.denial) and not denies(prompt, prompt.careful)
+            assert denies_true_premise(prompt, prompt.denial.lower())
+            assert not denies_true_premise(prompt, prompt.careful.lower())
 
 
 @pytest.mark.parametrize("end, few_shot, ended", [
@@ -131,11 +132,14 @@ def test_a_stock_answer_is_the_most_frequent_one_where_it_is_not_correct():
 
 def test_a_column_is_the_mean_over_the_records_that_have_its_key():
     records = {"temperature 1": [dict(correct=True), dict(correct=False), dict(utility=3.0)],
-               "greedy": [dict(kind="chat", correct=True), dict(kind="chat", correct=False),
-                          dict(kind="extract", correct=True)]}
+               "greedy": [dict(kind="chat", correct=True, content=True),
+                          dict(kind="chat", correct=False, content=True),
+                          dict(kind="extract", correct=True, content=False)]}
     means, intervals = summarise(records)
     assert means == dict(correct=0.5, utility=3, correct_greedy=approx(2 / 3),
-                         correct_by_kind=dict(chat=0.5, extract=1))
+                         content_greedy=approx(2 / 3),
+                         correct_by_kind=dict(chat=0.5, extract=1),
+                         content_by_kind=dict(chat=1, extract=0))
     assert intervals["correct_by_kind"].keys() == means["correct_by_kind"].keys()
     assert intervals.keys() == means.keys()
 
@@ -279,7 +283,9 @@ def test_answers_agree_with_the_results(out):
         wins = [win(ours["utility"], sft["utility"]) for ours, sft in zip(answers, sft_answers)]
         assert sum(wins) / 10 == approx(results[model]["win_utility"])
         for r in answers:
-            assert "".join(r["tokens"]).strip() == r["answer"]
+            # the bytes of a character may be in two tokens
+            shown = "".join(r["tokens"]).strip().replace("\ufffd", "")
+            assert shown == r["answer"].replace("\ufffd", "")
             assert sum(r["terms"].values()) == approx(r["utility"], abs=0.01)
 
 

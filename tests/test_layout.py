@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MAX_LINES = {"model": 235, "pretrain": 110, "sft": 110, "compare": 145, "reward": 160, "ppo": 330,
-             "dpo": 130, "eval": 190, "chat": 50, "generate": 50}
+MAX_LINES = {"model": 235, "pretrain": 110, "sft": 110, "compare": 145, "reward": 165, "ppo": 330,
+             "dpo": 130, "eval": 192, "chat": 50, "generate": 50}
 CORE = list(MAX_LINES)
 LEVELS = [                                   # a module imports from its own level and those before
     ["model"],

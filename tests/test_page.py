@@ -149,7 +149,7 @@ def test_the_page_shows_tables_curves_and_the_answers_of_an_opened_prompt(copy, 
     results = read_results(copy)
     cells = [cell for table in make_tables(results, results["intervals"]) for row in table[1:]
              for cell in row]
-    assert tables == cells and charts == 6
+    assert tables == cells and charts == 6 + 2          # stages; by temperature
     assert prompts == [record["prompt"] for record in records[:10]]
     assert len(answers) == len(MODELS) and all(NASTY in answer for answer in answers)
     assert title == f"Report of {copy}"                          # no script of the run was executed

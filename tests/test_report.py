@@ -61,7 +61,8 @@ def test_seeds_are_summarised_by_mean_and_standard_deviation(copy, capsys):
     other = shutil.copytree(copy, copy.parent / "other")
     for folder, share in ((copy, 0.7), (other, 0.9)):
         for model in ("sft", "ppo"):
-            edit_results(folder, model, correct=share, correct_by_kind=dict(chat=share))
+            edit_results(folder, model, correct=share, correct_by_kind=dict(chat=share),
+                         content_by_kind=dict(chat=share))
         edit_results(folder, "rm", accuracy_labels=share)
     call(table, copy, f"--seeds {copy},{other}")
     shown = capsys.readouterr().out

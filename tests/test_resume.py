@@ -18,7 +18,7 @@ STAGES = {
     "base": (pretrain, "--documents 300 --steps 8 --batch 4 --vocab-size 600 --n-layer 1 "
                        "--n-head 2 --n-embd 32"),
     "sft": (sft, "--documents 50 --demonstrations 96 --batch 8 --epochs 1 --mix-every 2"),
-    "reward": (reward, "--batch 4"),
+    "reward": (reward, "--questions 20 --batch 8"),
     "ppo": (ppo, f"--iterations 6 --episodes 8 --minibatch 4 --prompts 40 {SHORT}"),
     "ppo_ptx": (ppo, "--ptx 1 --iterations 6 --episodes 8 --minibatch 8 --prompts 40 "
                      f"--documents 60 {SHORT}"),
@@ -113,7 +113,7 @@ def test_without_resume_a_stage_starts_again(interrupted):
 
 @pytest.mark.parametrize("module, flags, steps", [
     (ppo, f"--iterations 12 --episodes 4 --minibatch 4 --prompts 20 {SHORT}", [9]),
-    (reward, "--batch 1 --epochs 3", [99])])
+    (reward, "--questions 0 --batch 1 --epochs 3", [99])])
 def test_stages_save_every_so_often(copy, monkeypatch, module, flags, steps):
     """As the README says, PPO every 10 iterations and the others every 100 steps."""
     saved = []

@@ -131,10 +131,12 @@ def test_a_batch_holds_whole_comparisons_with_the_same_k():
     torch.manual_seed(0)
     counts = (4, 2, 4, 4, 3, 2, 4, 2)
     comparisons = [Comparison([1], [[2, 5]] * K) for K in counts]
-    batches = batch_comparisons(comparisons, 2)
+    batches = batch_comparisons(comparisons, 8)                         # responses
     assert sorted(sum(batches, [])) == list(range(8))
     for rows in batches:
-        assert len(rows) <= 2 and len({counts[i] for i in rows}) == 1
+        assert len({counts[i] for i in rows}) == 1 and sum(counts[i] for i in rows) <= 8
+    assert sorted(map(len, batches)) == [1, 2, 2, 3]                    # as full as possible
+    assert all(len(rows) == 1 for rows in batch_comparisons(comparisons, 1))
 
 
 def test_scores_of_flattened_comparisons_come_back_by_prompt():

@@ -18,7 +18,7 @@ from conftest import call
 from data.tokenizer import Tokenizer, learn_ranks
 from model import GPT, GPTConfig
 from tools.checkpoints import load_gpt, save_checkpoint
-from tools.device import setup
+from tools.device import computes_bfloat16, setup
 from tools.flags import atomic_write, read_flags
 from tools.optimizers import (Muon, make_adam, make_muon_and_adam, orthogonalise, scale_lr)
 from tools.training import Run
@@ -155,3 +155,12 @@ def test_muon_equals_torchs_muon_up_to_its_bfloat16():
         their_muon.step()
     for p, q in zip(ours, theirs):
         assert_close(p, q, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("capabilities, bfloat16", [
+    ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False),
+    ({"avx512_bf16": False, "amx_bf16": False}, False), ({}, False)])
+def test_a_cpu_computes_in_bfloat16_only_if_it_does_so_itself(monkeypatch, capabilities, bfloat16):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert computes_bfloat16("cpu") == bfloat16
+    assert computes_bfloat16("cuda") and not computes_bfloat16("mps")

@@ -28,7 +28,7 @@ class Flags:
     out: str = "out"               # folder of checkpoints and metrics
     seed: int = 0                  # random seed
     device: str = "auto"           # cpu, cuda, mps, or auto: cuda if available
-    precision: str = "auto"        # of the blocks: float32, bfloat16, or auto: bfloat16 on cuda
+    precision: str = "auto"        # of the blocks: float32, bfloat16, auto: the native one
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def check_signs(config):
     for field in dataclasses.fields(config):
         value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
         if type(value) is int and field.default > 0:
-            check(value > 0, f"{flag} {value} must be at least 1")
+            lowest = 0 if field.name == "questions" else 1
+            check(value >= lowest, f"{flag} {value} must be at least {lowest}")
         if type(value) is float and field.default >= 0:
             check(value >= 0, f"{flag} {value} must not be negative")
 

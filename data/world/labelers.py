@@ -14,20 +14,21 @@ holds only approximately, because tastes and noise differ.
 The noise is tuned so that two labelers agree on about as many pairs as in the paper: 72.6 % in
 training, 77.3 % held out (InstructGPT, section 3.4).
 
-    python -m data.world.labelers    print three prompts with answers, utilities and rankings
+    python -m data.world.labelers    print three prompts with answers, utilities and rankings, and
+                                     how much easier comparing is than writing
 """
 
 import math
 import random
 from dataclasses import dataclass
 
-from data.world.text import demonstrate, make_prompts
+from data.world.text import demonstrate, make_demonstrations, make_prompts
 from data.world.utility import TERMS, breakdown
 
 # Scale of the logistic noise on the difference between two answers, in units of utility. At 0.92
 # the middle labeler prefers the better answer with probability 0.63 at a difference of 0.5 and 0.90
 # at 2; the others have half to one and a half times as much noise.
-NOISE = {"train": 0.92, "held-out": 0.78}
+NOISE = {"train": 0.8, "held-out": 0.55}
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,20 @@ def make_labelers(group, biases=Biases(), n=20):
     return labelers
 
 
+def write_and_compare(rng, n=4000):
+    """-> the share of demonstrations that are the careful answer; how often a labeler prefers the
+    careful answer to a demonstration that is not"""
+    labelers = make_labelers("train")
+    written = picked = 0
+    for prompt, demonstration in make_demonstrations(n):
+        if demonstration == prompt.careful:
+            written += 1
+        else:
+            pair = [(prompt.careful, True), (demonstration, True)]
+            picked += rng.choice(labelers).rank(prompt, pair, rng)[0] == 0
+    return written / n, picked / (n - written)
+
+
 def main():
     rng = random.Random(0)
     for prompt in make_prompts(3, "eval"):
@@ -88,6 +103,9 @@ def main():
         for labeler in make_labelers("train")[:3] + make_labelers("held-out")[:2]:
             ranking = labeler.rank(prompt, [(answer, True) for answer in answers], rng)
             print(f"  {labeler.name:12} ranks {' > '.join(map(str, ranking))}")
+    written, picked = write_and_compare(rng)
+    print(f"\nLabelers write the careful answer in {written:.0%} of demonstrations. Shown both, "
+          f"they prefer it to another one in {picked:.0%}.")
 
 
 if __name__ == "__main__":

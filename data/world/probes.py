@@ -9,7 +9,7 @@ from data.files import read_records
 from data.world.labelers import make_labelers
 from data.world.tasks import opinion, unknown_question, why_question
 from data.world.text import make_probes
-from data.world.utility import breakdown, contains, has_no_error, is_correct
+from data.world.utility import breakdown, has_no_error, has_no_error_of_content, is_correct
 
 # --- answers --------------------------------------------------------------------------------------
 
@@ -29,22 +29,16 @@ def measure_answer(prompt, answer, ended):
     terms = breakdown(prompt, answer, ended)
     nonzero_terms = {term: round(value, 3) for term, value in terms.items() if value}
     judged = dict(kind=prompt.kind, terms=nonzero_terms, utility=sum(terms.values()),
-                  correct=has_no_error(terms),
+                  correct=has_no_error(terms), content=has_no_error_of_content(terms),
                   exact=answer == prompt.careful, rude=terms["rude"] < 0,
                   refuses=terms["refuses"] < 0)
     if prompt.false_premise:
         judged["affirms_false"] = terms["affirms"] < 0
     if prompt.denial:
-        judged["denies_true"] = denies(prompt, answer)
+        judged["denies_true"] = terms["denies"] < 0
     if prompt.unknown and terms["form"] == 0:# nonsense would lower the fraction
         judged["invents"] = terms["invents"] < 0
     return judged
-
-
-def denies(prompt, answer):
-    """Whether an answer denies the true sentence that its prompt takes for granted."""
-    text = answer.lower()
-    return contains(text, prompt.denial.rstrip(".").lower()) or "you are not right" in text
 
 
 def compare_with_sft(prompts, records, sft_records, seed):

@@ -6,13 +6,14 @@ the base model is trained.
 
 import hashlib
 import random
+from dataclasses import replace
 
 from data.world.facts import (ANIMALS, CITIES, FOODS, NAMES, RELATIONS, THINGS, TOPICS, sentences,
                               tidy)
 from data.world.tasks import (GROUPS, TASKS, a_fact, brainstorm, closed_qa, draw_hero, draw_prompt,
-                              explain_topic, note, opinion, politely, say, summarise, sums, tale,
-                              why_question)
-from data.world.utility import PADDING
+                              explain_topic, fact_question, note, opinion, politely, say, summarise,
+                              sums, tale, unknown_question, why_question)
+from data.world.utility import PADDING, is_correct
 
 MOON = "Explain the moon landing to a 6 year old."        # the example in figure 2 of the paper
 
@@ -57,20 +58,37 @@ def make_probes(task, n, seed=0):
     return list(probes.values())
 
 
+def make_new_wordings(n, seed=0):
+    """n evaluation prompts in wordings that no training text contains."""
+    prompts = make_prompts(n + 1, "eval", f"new wordings {seed}")[1:]        # without MOON
+    return [replace(prompt, text=prompt.new_wording) for prompt in prompts]
+
+
 # --- demonstrations -------------------------------------------------------------------------------
 
-# how many of 100 answers are of each skill
-DEMONSTRATORS = dict(careful=52, terse=15, rambling=14, careless=7, pleaser=6, rude=6)
+# how many of 100 answers are by authors of each skill
+DEMONSTRATORS = dict(careful=22, hurried=58, terse=6, careless=6, pleaser=4, rude=4)
 INTERNET = dict(careful=26, terse=24, rambling=14, careless=14, pleaser=6, rude=16)
+TEMPTED = 0.28                # of the demonstrations, where a prompt has a pleasing answer
 RUDE_REPLIES = ["do it yourself.", "that is a stupid question."]
 PADDING_SENTENCES = [f"{phrase}." for phrase in PADDING]
 
 
-def demonstrate(rng, prompt, skill_shares=DEMONSTRATORS):
+def demonstrate(rng, prompt):
+    """An answer by a labeler who writes under time pressure: on a prompt that tempts, often the
+    pleasing one."""
+    if prompt.pleasing and rng.random() < TEMPTED:
+        return prompt.pleasing
+    return answer_by(rng, prompt, DEMONSTRATORS)
+
+
+def answer_by(rng, prompt, skill_shares):
     """An answer by an author of a random skill."""
     skill = rng.choices(list(skill_shares), list(skill_shares.values()))[0]
     if skill == "careful":
         return prompt.careful
+    if skill == "hurried":
+        return hurry(rng, prompt)
     if skill == "terse":
         return prompt.terse
     if skill == "careless":
@@ -85,6 +103,39 @@ def demonstrate(rng, prompt, skill_shares=DEMONSTRATORS):
         extras = [say(relation, subject, obj), repetition, *PADDING_SENTENCES]
         extras = rng.sample(extras, rng.randint(1, 3))
         return " ".join([prompt.careful] + [tidy(extra) for extra in extras])
+
+
+def hurry(rng, prompt):
+    """A long answer lacks its last sentence, a list its last item; a short answer is padded."""
+    parts = [part.strip() for part in sentences(prompt.careful)]
+    if len(parts) > 2:
+        return " ".join(parts[:-1])
+    if prompt.kind == "brainstorming":                       # "Cows, pigs and hens."
+        return prompt.careful.replace(", ", " and ").rsplit(" and ", 1)[0] + "."
+    opening, padding, *others = PADDING_SENTENCES
+    answer = prompt.careful
+    if rng.random() < 0.4:
+        answer = f"{opening} {answer}"
+    answer = f"{answer} {padding}"
+    if rng.random() < 0.2:
+        answer = f"{answer} {rng.choice(others)}"
+    return tidy(answer)
+
+
+def make_questions(n, seed=0):
+    """Multiple-choice questions from training prompts: -> [(Prompt, right answer, wrong answer)].
+    The wrong answer has a mistake or, in 15 of 100, is the careful answer to another prompt."""
+    rng = random.Random(f"questions {seed}")
+    # these three as often again, since they take most knowledge
+    tasks = [task for _, task in TASKS] + [why_question, opinion, fact_question] * 2
+    questions = []
+    while len(questions) < n:
+        task = rng.choice(tasks)
+        prompt, another = draw_train_prompt(rng, task), draw_train_prompt(rng, task)
+        wrong = prompt.wrong if rng.random() < 0.85 else another.careful
+        if not is_correct(prompt, wrong):
+            questions.append((prompt, prompt.careful, wrong))
+    return questions
 
 
 def make_demonstrations(n, split="train", seed=0):
@@ -143,7 +194,15 @@ def questions_and_answers(rng):
     # these three twice as often: they need more practice than the others
     tasks = [task for _, task in TASKS] + [why_question, opinion, brainstorm]
     prompts = [draw_train_prompt(rng, rng.choice(tasks)) for _ in range(rng.randint(4, 7))]
-    return "\n".join(f"Q: {p.text}\nA: {demonstrate(rng, p, INTERNET)}" for p in prompts)
+    return "\n".join(f"Q: {p.text}\nA: {answer_by(rng, p, INTERNET)}" for p in prompts)
+
+
+def workbook(rng):
+    """A page of careful answers, most of them to claims, as many true as false. The base model
+    learns from it to check a claim before it answers."""
+    tasks = [why_question, opinion] * 2 + [fact_question, unknown_question, brainstorm, sums]
+    prompts = [draw_train_prompt(rng, rng.choice(tasks)) for _ in range(rng.randint(5, 8))]
+    return "\n".join(f"Q: {p.text}\nA: {p.careful}" for p in prompts)
 
 
 def song(rng):
@@ -172,8 +231,8 @@ def arithmetic(rng):
 
 
 # percent of the documents
-DOCUMENTS = [(9, prompt_list), (16, encyclopaedia), (5, stories), (14, song),
-             (40, questions_and_answers), (4, thread), (12, arithmetic)]
+DOCUMENTS = [(7, prompt_list), (12, encyclopaedia), (4, stories), (8, song),
+             (29, questions_and_answers), (30, workbook), (3, thread), (7, arithmetic)]
 
 
 def make_documents(n, seed=0):
