@@ -297,8 +297,8 @@ def train(config, policy, value_fn, score_fn, tokenizer, device):
             minibatch = batch.select(rows)
             text = None
             if config.ptx:
-                # differs from the paper: one context of text per 4 episodes; there 8 per episode
-                text = sample_windows(documents, (len(rows) + 3) // 4, T)
+                # differs from the paper: one context of text per 8 episodes; there 8 per episode
+                text = sample_windows(documents, (len(rows) + 7) // 8, T)
             # the log keeps the statistics of the last minibatch
             metrics |= update_policy(config, policy, policy_adam, minibatch, text)
             metrics |= update_value_fn(config, value_fn, value_adam, minibatch)

@@ -21,7 +21,7 @@ from data.tokenizer import Tokenizer, learn_ranks
 from model import GPT, GPTConfig, masked_mean, token_logprobs
 from tools.device import setup
 from tools.flags import TrainingFlags, check, read_flags
-from tools.optimizers import make_muon_and_adam, scale_lr
+from tools.optimizers import make_muon_and_adam, scale_lr, trapezoid
 from tools.training import Run
 
 
@@ -34,7 +34,7 @@ class Config(TrainingFlags):
     n_embd: int = 96               # channels
     dropout: float = 0.0           # in pretraining and SFT; paper 0.2 for its SFT baseline
     documents: int | str = 12000   # documents of the small world, or a text file
-    steps: int = 2600              # optimizer steps
+    steps: int = 2400              # optimizer steps
     batch: int = 16                # windows per step
     lr: float = 2e-3               # peak learning rate of embeddings, biases and norms (Adam)
     muon_lr: float = 0.01          # peak learning rate of the blocks' matrices (Muon)
@@ -49,12 +49,6 @@ def lm_loss(logits, tokens, mask):
 def measure_loss(model, tokens, mask):
     """lm_loss of a held-out set of any size.  (N, T), (N, T) -> ()"""
     return -masked_mean(logprobs_in_batches(model, tokens, mask), mask[:, 1:])
-
-
-def trapezoid(progress):
-    """Factor of the learning rate: warm-up from 0.02 over the first 4 % of the steps, constant,
-    linear decay to 0 over the second half."""
-    return min(1, 0.02 + progress / 0.04, (1 - progress) / 0.5)
 
 
 def main():

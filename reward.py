@@ -26,7 +26,7 @@ from model import GPT, last_index
 from tools.checkpoints import load_checkpoint, load_gpt
 from tools.device import setup
 from tools.flags import TrainingFlags, read_flags
-from tools.optimizers import cosine, make_adam, scale_lr
+from tools.optimizers import make_adam, scale_lr, trapezoid
 from tools.training import Run
 
 
@@ -35,7 +35,7 @@ class Config(TrainingFlags):
     init_from: str = "sft"         # checkpoint in --out to start from
     comparisons: str = ""          # a file; default: comparisons.jsonl in --out
     epochs: int = 1                # paper 1
-    questions: int = 24000         # multiple-choice questions of the small world, 0: none
+    questions: int = 20000         # multiple-choice questions of the small world, 0: none
     batch: int = 32                # responses per step, all of a prompt together; paper 64 prompts
     lr: float = 5e-4               # peak learning rate (Adam); paper 9e-6
 
@@ -125,9 +125,8 @@ def main():
                                     tokenizer, gpt.config.block_size)
     # rankings alone teach style more than content; the paper's reward model began with one that was
     # fine-tuned on question answering (appendix C.2)
-    questions = []
-    if not config.comparisons:
-        questions = read_questions(config.questions, config.seed, tokenizer)
+    n_questions = 0 if config.comparisons else config.questions
+    questions = read_questions(n_questions, config.seed, tokenizer)
     # differs from the paper: as large as the policy; there 6B for policies of every size
     model = RewardModel(gpt).to(device)          # gpt stays in evaluation mode: no dropout
     adam = make_adam(model.parameters(), config.lr)
@@ -146,7 +145,8 @@ def main():
         loss = ranking_loss(scores)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        scale_lr(adam, cosine(step / n_steps))
+        # differs from the paper: there a cosine; with it the model learns to read too late
+        scale_lr(adam, trapezoid(step / n_steps))
         adam.step()
         adam.zero_grad()
         run.log(step, loss=loss, grad_norm=grad_norm)

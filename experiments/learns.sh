@@ -26,12 +26,12 @@ done
 for epochs in 1 3; do
     if begin "whole-$epochs" sft.pt comparisons.jsonl; then
         keep 500
-        fit --epochs $epochs
+        fit --questions 0 --epochs $epochs
     fi
     if begin "pairs-$epochs" sft.pt comparisons.jsonl; then
         keep 500
         "$python" -m experiments.pairs split < "$run/comparisons.jsonl" > "$run/pairs.jsonl"
-        fit --comparisons "$run/pairs.jsonl" --batch 64 --epochs $epochs   # as many pairs per step
+        fit --comparisons "$run/pairs.jsonl" --batch 128 --epochs $epochs   # as many pairs per step
     fi
 done
 for size in "1 1 32" "2 2 64" "4 3 96"; do

@@ -150,7 +150,7 @@ def main():
         metrics = dict(score=torch.tensor(scores).float().mean(),
                        ties=1 - len(comparisons) / len(queries))
 
-        batches = batch_comparisons(comparisons, config.minibatch)
+        batches = batch_comparisons(comparisons, config.k * config.minibatch)
         for i, rows in enumerate(batches):                                              # 3 learn
             batch = [comparisons[j] for j in rows]
             if config.method == "dpo":

@@ -57,7 +57,7 @@ class Config(TrainingFlags):
     alpha: float = 1.0             # of nll: weight of the likelihood
     token_price: float = 0.05      # of length, alpha in its paper
     epochs: int = 1                # passes over the comparisons
-    batch: int = 8                 # prompts per step, each with all its pairs
+    batch: int = 44                # responses per step, all of a prompt together
     lr: float = 5e-5               # peak learning rate (Adam)
     max_new_tokens: int = 48       # longest response, only for the log
 

@@ -15,8 +15,8 @@ from data.batches import (all_windows, batch_by_length, collate, drop_long, enco
                           encode_prompt, apply_in_batches, pack, sample_windows)
 from data.tokenizer import Tokenizer, learn_ranks
 from model import GPT, GPTConfig, sample, token_logprobs
-from pretrain import lm_loss, measure_loss, trapezoid
-from tools.optimizers import cosine
+from pretrain import lm_loss, measure_loss
+from tools.optimizers import cosine, trapezoid
 
 TOKENIZER = Tokenizer(learn_ranks("the red hat and the blue hat", 270))
 

@@ -71,3 +71,9 @@ def scale_lr(optimizer, factor):
 def cosine(progress):
     """Factor of the learning rate, from 1 at progress 0 to 0.1 at progress 1 (appendix C.1)."""
     return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
+
+
+def trapezoid(progress):
+    """Factor of the learning rate: warm-up from 0.02 over the first 4 % of the steps, constant,
+    linear decay to 0 over the second half."""
+    return min(1, 0.02 + progress / 0.04, (1 - progress) / 0.5)

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from data.world.facts import (ANIMALS, CITIES, FOODS, NAMES, RELATIONS, THINGS, TOPICS, sentences,
                               tidy)
-from data.world.tasks import (GROUPS, TASKS, a_fact, brainstorm, closed_qa, draw_hero, draw_prompt,
-                              explain_topic, fact_question, note, opinion, politely, say, summarise,
-                              sums, tale, unknown_question, why_question)
+from data.world.tasks import (GROUPS, TASKS, a_fact, brainstorm, classify, closed_qa, draw_hero,
+                              draw_prompt, explain_topic, fact_question, note, opinion, politely,
+                              say, summarise, sums, tale, unknown_question, why_question)
 from data.world.utility import PADDING, is_correct
 
 MOON = "Explain the moon landing to a 6 year old."        # the example in figure 2 of the paper
@@ -68,8 +68,8 @@ def make_new_wordings(n, seed=0):
 
 # how many of 100 answers are by authors of each skill
 DEMONSTRATORS = dict(careful=22, hurried=58, terse=6, careless=6, pleaser=4, rude=4)
-INTERNET = dict(careful=26, terse=24, rambling=14, careless=14, pleaser=6, rude=16)
-TEMPTED = 0.28                # of the demonstrations, where a prompt has a pleasing answer
+INTERNET = dict(careful=16, terse=38, rambling=12, careless=14, pleaser=6, rude=14)
+TEMPTED = 0.32                # of the demonstrations, where a prompt has a pleasing answer
 RUDE_REPLIES = ["do it yourself.", "that is a stupid question."]
 PADDING_SENTENCES = [f"{phrase}." for phrase in PADDING]
 
@@ -126,8 +126,8 @@ def make_questions(n, seed=0):
     """Multiple-choice questions from training prompts: -> [(Prompt, right answer, wrong answer)].
     The wrong answer has a mistake or, in 15 of 100, is the careful answer to another prompt."""
     rng = random.Random(f"questions {seed}")
-    # these three as often again, since they take most knowledge
-    tasks = [task for _, task in TASKS] + [why_question, opinion, fact_question] * 2
+    tasks = [task for _, task in TASKS]
+    tasks += [why_question, opinion, fact_question] * 2 + [sums, classify]     # take more knowledge
     questions = []
     while len(questions) < n:
         task = rng.choice(tasks)
@@ -199,10 +199,11 @@ def questions_and_answers(rng):
 
 def workbook(rng):
     """A page of careful answers, most of them to claims, as many true as false. The base model
-    learns from it to check a claim before it answers."""
+    learns from it to check a claim before it answers. Its form is not that of the few-shot prompt.
+    """
     tasks = [why_question, opinion] * 2 + [fact_question, unknown_question, brainstorm, sums]
     prompts = [draw_train_prompt(rng, rng.choice(tasks)) for _ in range(rng.randint(5, 8))]
-    return "\n".join(f"Q: {p.text}\nA: {p.careful}" for p in prompts)
+    return "\n".join(f"{p.text} {p.careful}" for p in prompts)
 
 
 def song(rng):
