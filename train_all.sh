@@ -37,17 +37,17 @@ step() {        # step OUTPUT EXPECTATION SCRIPT FLAGS...
 }
 
 # 0 pretraining: next-token prediction on documents
-step base.pt "four to five minutes, held-out loss 0.56 to 0.65" pretrain.py --resume $pretrain
+step base.pt "three to four minutes, held-out loss 0.58 to 0.64" pretrain.py --resume $pretrain
 # 1 supervised fine-tuning on demonstrations
-step sft.pt "a minute, held-out loss 0.22 to 0.29" sft.py --resume $sft
+step sft.pt "half a minute, held-out loss 0.16 to 0.22" sft.py --resume $sft
 # 2a labelers rank K answers per prompt
-step comparisons.jsonl "half a minute, agreement 71 to 77 %" compare.py $compare
+step comparisons.jsonl "half a minute, agreement 70 to 77 %" compare.py $compare
 # 2b the reward model
-step reward.pt "half a minute, accuracy 0.69 to 0.77" reward.py --resume $reward
+step reward.pt "a minute, accuracy 0.69 to 0.76" reward.py --resume $reward
 # 3 PPO with a KL penalty; PPO-ptx, with pretraining gradients
-step ppo.pt "a minute, utility 2.2 to 2.5, correct 0.63 to 0.75" ppo.py --resume $ppo
-step ppo_ptx.pt "a minute and a half, utility 2.1 to 2.5, correct 0.6 to 0.75" ppo.py --resume --ptx 1 $ppo
+step ppo.pt "a minute, utility 2.1 to 2.4, correct 0.63 to 0.75" ppo.py --resume $ppo
+step ppo_ptx.pt "a minute and a half, utility 2.0 to 2.4, correct 0.6 to 0.75" ppo.py --resume --ptx 1 $ppo
 # 2b and 3 in one: DPO
-step dpo.pt "half a minute, accuracy 0.71 to 0.77, utility 2.2 to 2.5" dpo.py --resume
+step dpo.pt "a minute, accuracy 0.69 to 0.76, utility 1.9 to 2.2" dpo.py --resume
 # 4 evaluation, every time, since any model may be new
 "$python" eval.py $eval --seed "$SEED" --out "$OUT"

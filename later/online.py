@@ -42,7 +42,7 @@ class Config(TrainingFlags):
     rounds: int = 70               # of sampling, ranking and learning
     batch: int = 64                # prompts per round
     k: int = 2                     # responses per prompt
-    minibatch: int = 16            # prompts per optimizer step
+    minibatch: int = 48            # responses per optimizer step
     beta: float = 0.5              # KL penalty of dpo
     lr: float = 1e-4               # peak learning rate (Adam)
     max_new_tokens: int = 48       # longest response
@@ -150,7 +150,7 @@ def main():
         metrics = dict(score=torch.tensor(scores).float().mean(),
                        ties=1 - len(comparisons) / len(queries))
 
-        batches = batch_comparisons(comparisons, config.k * config.minibatch)
+        batches = batch_comparisons(comparisons, config.minibatch)
         for i, rows in enumerate(batches):                                              # 3 learn
             batch = [comparisons[j] for j in rows]
             if config.method == "dpo":

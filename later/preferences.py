@@ -49,14 +49,14 @@ class Config(TrainingFlags):
     flip: float = 0.0              # fraction of these pairs whose label is flipped
     prompts: int = 4000            # train on the first rankings, or pairs, only
     # the papers' beta of 0.1 is for models of 7B
-    beta: float = 0.5              # KL penalty; a good value is 10 for norm and 2.5 for simpo
+    beta: float = 0.3              # KL penalty; a good value is 10 for norm and 2.5 for simpo
     tau: float = 0.2               # of ipo, whose target is h = 1 / (2 tau)
     eps: float = 0.1               # of cdpo and rdpo: fraction of wrong labels
     gamma: float = 1.0             # of simpo: target margin
     lam: float = 0.1               # of orpo: weight of the odds ratio
     alpha: float = 1.0             # of nll: weight of the likelihood
     token_price: float = 0.05      # of length, alpha in its paper
-    epochs: int = 1                # passes over the comparisons
+    epochs: int = 2                # passes over the comparisons
     batch: int = 44                # responses per step, all of a prompt together
     lr: float = 5e-5               # peak learning rate (Adam)
     max_new_tokens: int = 48       # longest response, only for the log

@@ -42,7 +42,7 @@ def own(tmp_path_factory):
     call(reward, out, f"--comparisons {out}/c.jsonl --epochs 4 --lr 0.003")
     call(ppo, out, f"--prompts {out}/s.jsonl --documents {out}/d.txt --ptx 0.1 --iterations 2 "
                    "--episodes 8 --minibatch 4 --max-new-tokens 8")
-    call(dpo, out, f"--comparisons {out}/c.jsonl --epochs 4 --lr 1e-3")
+    call(dpo, out, f"--comparisons {out}/c.jsonl --epochs 4 --batch 16 --lr 1e-3")
     return out
 
 
