@@ -156,7 +156,7 @@ def test_the_expected_gradient_of_one_logit(advantages, G, expected, p=0.3):
 
 @pytest.fixture(scope="module")
 def checkable():
-    return make_checkable(300, "train")
+    return make_checkable(600, "train")
 
 
 def test_both_verifiers_accept_every_careful_answer_and_the_strict_one_no_wrong_answer(checkable):
