@@ -228,7 +228,7 @@ def temperature(folder):
             draw(axis, temperatures, cells, fmt="o-", color=COLOURS[model], label=NAMES[model])
     axes[0][0].set(xlabel="temperature", ylabel="share of correct answers")
     axes[0][1].set(xlabel="temperature", ylabel="true utility")
-    axes[0][0].legend(fontsize=9)
+    axes[0][1].legend(fontsize=9, loc="lower left")
     save(figure, folder)
 
 
