@@ -123,8 +123,7 @@ def main():
     gpt, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     train, valid = read_comparisons(config.comparisons or f"{config.out}/comparisons.jsonl",
                                     tokenizer, gpt.config.block_size)
-    # rankings alone teach style more than content; the paper's reward model began with one that was
-    # fine-tuned on question answering (appendix C.2)
+    # the paper's reward model began with one fine-tuned on question answering (appendix C.2)
     n_questions = 0 if config.comparisons else config.questions
     questions = read_questions(n_questions, config.seed, tokenizer)
     # differs from the paper: as large as the policy; there 6B for policies of every size
@@ -145,7 +144,7 @@ def main():
         loss = ranking_loss(scores)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        # differs from the paper: there a cosine; with it the model learns to read too late
+        # differs from the paper: constant, then linear decay to 0; there a cosine
         scale_lr(adam, trapezoid(step / n_steps))
         adam.step()
         adam.zero_grad()

@@ -36,7 +36,7 @@ def measure_answer(prompt, answer, ended):
         judged["affirms_false"] = terms["affirms"] < 0
     if prompt.denial:
         judged["denies_true"] = terms["denies"] < 0
-    if prompt.unknown and terms["form"] == 0:# nonsense would lower the fraction
+    if prompt.unknown and terms["form"] == 0:    # nonsense would lower the fraction
         judged["invents"] = terms["invents"] < 0
     return judged
 
