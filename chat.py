@@ -23,6 +23,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     flags = parser.parse_args()
     check(flags.temperature >= 0, f"--temperature {flags.temperature} must not be negative")
+    check(abs(flags.seed) < 2 ** 63, f"--seed {flags.seed} has more than 64 bits")
     torch.manual_seed(flags.seed)
     model, tokenizer = load_gpt(flags.checkpoint)
 

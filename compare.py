@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.batches import encode_response
+from data.batches import drop_long_prompts, encode_response
 from data.comparisons import rank_agreement, write_comparison
-from data.files import read_prompts
+from data.files import is_small_world, read_prompts
 from data.world.labelers import Biases, make_labelers
 from data.world.person import Person
 from data.world.text import demonstrate
@@ -32,7 +32,7 @@ from tools.flags import Flags, atomic_write, check, read_flags
 @dataclass(frozen=True)
 class Config(Flags):
     init_from: str = "sft"         # checkpoint in --out that is sampled from
-    prompts: int = 4000            # prompts to train on; paper 33,207
+    prompts: int | str = 4000      # prompts to train on; with --me also a file; paper 33,207
     heldout_prompts: int = 300     # prompts to measure accuracy on
     k: int = 0                     # answers per prompt, 0: 4 to 9, before equal ones are removed
     max_new_tokens: int = 48       # longest response
@@ -44,18 +44,21 @@ class Config(Flags):
 
 
 def sample_answers(config, model, tokenizer, prompts, rng, split):
-    """A demonstration and sampled answers for each prompt, without repetitions.
-    -> lists of responses (token ids)"""
+    """A demonstration and sampled answers for each prompt, without repetitions. There are no
+    demonstrations for prompts of a file. -> lists of responses (token ids)"""
+    n_demonstrations = 1 if is_small_world(config.prompts) else 0
     texts, n_samples = [], []
     for prompt in prompts:
-        n_samples.append((config.k or rng.randint(4, 9)) - 1)
+        n_samples.append((config.k or rng.randint(4, 9)) - n_demonstrations)
         texts += [prompt.text] * n_samples[-1]
     samples = iter(respond(model, tokenizer, texts, config.max_new_tokens,
                            title=f"compare, {split}"))
     answers = []
     for prompt, n in zip(prompts, n_samples):
-        # differs from the paper: one of the K answers is a labeler's demonstration
-        responses = [encode_response(tokenizer, demonstrate(rng, prompt))]
+        responses = []
+        if n_demonstrations:
+            # differs from the paper: one of the K answers is a labeler's demonstration
+            responses.append(encode_response(tokenizer, demonstrate(rng, prompt)))
         for _ in range(n):
             response = next(samples)
             if response not in responses:                    # equal answers would be ties
@@ -99,9 +102,13 @@ def rank_for_measuring(config, prompt, answers, other_labelers):
 
 
 def label_by_hand(config, model, tokenizer):
-    """Asks for 20 comparisons, with new prompts on every run; each is saved immediately."""
+    """Asks for 20 comparisons, with other prompts on every run; each is saved immediately. Prompts
+    may come from a file (docs/using.md)."""
     config = replace(config, k=2, seed=time.time_ns())
-    prompts = read_prompts(20, "train", config.seed)
+    prompts = read_prompts(config.prompts, "train", config.seed)
+    longest = model.config.block_size - config.max_new_tokens
+    prompts = drop_long_prompts(tokenizer, prompts, longest)
+    prompts = random.Random(config.seed).sample(prompts, min(20, len(prompts)))
     with open(f"{config.out}/labels.jsonl", "a", encoding="utf-8") as file:
         for record in collect(config, model, tokenizer, prompts, [Person()], "train"):
             write_comparison(file, record)
@@ -112,6 +119,8 @@ def main():
     config = read_flags(__doc__, Config)
     check(config.k == 0 or config.k >= 2, f"--k {config.k}: a ranking needs at least 2 answers "
           "(0 draws 4 to 9)")
+    check(config.me or is_small_world(config.prompts), "labelers are simulated for prompts of the "
+          "small world; rank answers to prompts of your own with --me")
     device = setup(config)
     model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     if config.me:

@@ -276,8 +276,8 @@ def train(config, policy, value_fn, score_fn, tokenizer, device):
     policy_adam = make_adam(policy.parameters(), config.lr)
     value_adam = make_adam(value_fn.parameters(), config.value_lr)
     T = policy.config.block_size
-    texts = [prompt.text for prompt in read_prompts(config.prompts, "train", config.seed)]
-    prompts = encode_fitting_prompts(tokenizer, texts, T - config.max_new_tokens)
+    prompts = read_prompts(config.prompts, "train", config.seed)
+    prompts = encode_fitting_prompts(tokenizer, prompts, T - config.max_new_tokens)
     watched_prompts = []
     if is_small_world(config.prompts):
         watched_prompts = read_prompts(200, "valid", config.seed)
@@ -321,8 +321,8 @@ def main():
           f"than --episodes {config.episodes}")
     device = setup(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
-    reward_model = load_reward(f"{config.out}/reward.pt", device).requires_grad_(False)
-    value_fn = load_reward(f"{config.out}/reward.pt", device)
+    value_fn = load_reward(f"{config.out}/reward.pt", device, (policy, tokenizer))
+    reward_model = copy.deepcopy(value_fn).requires_grad_(False)
     train(config, policy, value_fn, reward_model.score_responses, tokenizer, device)
 
 

@@ -92,10 +92,9 @@ def ranking_loss(scores):
     return preference_loss(scores[:, better], scores[:, worse])
 
 
-def load_reward(path, device="cpu"):
-    """-> RewardModel in evaluation mode"""
-    model, _ = load_checkpoint(path, lambda gpt_config: RewardModel(GPT(gpt_config)), device)
-    return model
+def load_reward(path, device="cpu", partner=None):
+    """-> RewardModel in evaluation mode. partner: (policy, tokenizer) that it must fit"""
+    return load_checkpoint(path, lambda config: RewardModel(GPT(config)), device, partner)[0]
 
 
 def score_all(model, examples, device):

@@ -43,7 +43,7 @@ def read_submitted(folder, name, max_bytes=2 ** 20):
     if path.stat().st_size > max_bytes:
         raise ValueError(f"{name} has {path.stat().st_size:,} bytes; the limit is {max_bytes:,}")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")         # some editors write a byte-order mark
     except UnicodeDecodeError:
         raise ValueError(f"{name} is not UTF-8")
 

@@ -7,6 +7,7 @@ of a batch, tokens of short sequences have a slightly larger weight.
 
 import torch
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from model import last_index, token_logprobs
 from tools.flags import check
@@ -38,19 +39,8 @@ def collate(examples, device="cpu"):
     return tokens.to(device), mask.to(device)
 
 
-def encode_fitting_prompts(tokenizer, texts, max_length):
-    """-> the prompts (lists of token ids) of at most max_length tokens"""
-    prompts = [encode_prompt(tokenizer, text) for text in texts]
-    fitting = [ids for ids in prompts if len(ids) <= max_length]
-    if len(fitting) < len(prompts):
-        print(f"{len(prompts) - len(fitting)} of {len(prompts)} prompts are longer than "
-              f"{max_length} tokens, leave no room for a response and are left out")
-    check(fitting, "no prompt leaves room for a response; lower --max-new-tokens")
-    return fitting
-
-
 def drop_long(examples, max_length, name):
-    """[(prompt ids, response ids)] without those longer than the context."""
+    """[(prompt ids, response ids)] without those longer than the context. name: for messages"""
     fitting = []
     for prompt, response in examples:
         if len(prompt) + len(response) <= max_length:
@@ -58,8 +48,23 @@ def drop_long(examples, max_length, name):
     if len(fitting) < len(examples):
         print(f"{len(examples) - len(fitting)} of {len(examples)} {name} are longer than "
               f"{max_length} tokens and are left out")
-    check(fitting, f"none of {len(examples)} {name} fits into a context of {max_length} tokens")
+    check(fitting, f"all {len(examples)} {name} are longer than {max_length} tokens")
     return fitting
+
+
+def drop_long_prompts(tokenizer, prompts, max_length):
+    """[Prompt or OwnPrompt] without those longer than max_length tokens."""
+    fitting = [p for p in prompts if len(encode_prompt(tokenizer, p.text)) <= max_length]
+    if len(fitting) < len(prompts):
+        print(f"{len(prompts) - len(fitting)} of {len(prompts)} prompts are longer than "
+              f"{max_length} tokens, leave no room for a response and are left out")
+    check(fitting, "no prompt leaves room for a response; lower --max-new-tokens")
+    return fitting
+
+
+def encode_fitting_prompts(tokenizer, prompts, max_length):
+    fitting = drop_long_prompts(tokenizer, prompts, max_length)
+    return [encode_prompt(tokenizer, prompt.text) for prompt in fitting]
 
 
 # --- pretraining text -----------------------------------------------------------------------------
@@ -135,7 +140,8 @@ def apply_in_batches(fn, tokens, mask, batch_size=32):
     order = lengths.argsort(stable=True)
     outputs = []
     with torch.no_grad():
-        for rows in order.split(batch_size):
+        for rows in tqdm(order.split(batch_size), "forward passes", leave=False,
+                         disable=len(order) < 5000):
             t = int(lengths[rows].max())
             output = fn(tokens[rows, :t], mask[rows, :t])
             if output.ndim == 2:

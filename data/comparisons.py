@@ -6,8 +6,7 @@
 `ranking` holds indices of responses, best first. `ids` are the token ids that were sampled;
 training uses them because re-encoding the text may give other ids. Held-out comparisons also have
 `second_ranking`, `heldout_rankings` and `utilities`, which only serve for measuring. Comparisons of
-your own need {"prompt", "responses", "ranking"}, {"prompt", "chosen", "rejected"}, or, as in
-Anthropic's HH data, {"chosen", "rejected"}.
+your own have one of the formats of data/records.py.
 """
 
 import itertools
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.batches import encode_prompt, encode_response
-from data.files import (get_prompt, get_text, in_split, is_pair_of_transcripts, read_records,
-                        split_transcripts)
+from data.files import in_split
+from data.records import Unusable, WrongFile, parse_comparison, read_usable
 from data.world.text import make_questions
 from tools.flags import check
 
@@ -32,29 +31,59 @@ def write_comparison(file, record):
 
 
 def read_comparisons(path, tokenizer, block_size):
-    """-> train, valid: lists of Comparison. Those longer than the context, and those whose answers
-    are all equal, are left out."""
+    """-> train, valid: lists of Comparison. Those longer than the context are left out; of equal
+    responses to a prompt only the best one is kept."""
     check(Path(path).is_file(), f"{path} not found; run `python compare.py` first")
-    train, valid, left_out = [], [], []
-    for place, record in read_records(path):
-        comparison = encode_comparison(record, place, tokenizer)
-        longest = max(len(response) for response in comparison.responses)
-        all_equal = all(response == comparison.responses[0] for response in comparison.responses)
-        if len(comparison.prompt) + longest > block_size or all_equal:
-            left_out.append(place)
-        elif is_train(record, place):
+    n_repeated = 0
+
+    def parse(record):
+        nonlocal n_repeated
+        prompt, responses, ranking = parse_comparison(record)
+        ids = encode_responses(record, responses, tokenizer)
+        comparison = Comparison(encode_prompt(tokenizer, prompt), [])
+        for i in ranking:
+            if ids[i] not in comparison.responses:
+                comparison.responses.append(ids[i])
+        n_repeated += len(ids) - len(comparison.responses)
+        if len(comparison.responses) < 2:
+            raise Unusable("all its responses are equal")
+        if len(comparison.prompt) + max(map(len, comparison.responses)) > block_size:
+            raise Unusable(f"longer than the context of {block_size} tokens")
+        return comparison, is_train(record, prompt)
+
+    train, valid = [], []
+    for comparison, for_training in read_usable(path, parse):
+        if for_training:
             train.append(comparison)
         else:
             valid.append(comparison)
-    if left_out:
-        print(f"{path}: {len(left_out)} comparisons are left out, because their answers are equal "
-              f"or longer than {block_size} tokens with the prompt; the first is {left_out[0]}")
-    check(len(train) + len(valid) >= 2, f"{path} holds fewer than two comparisons; add more")
+    if n_repeated:
+        print(f"{path}: {n_repeated} responses that repeat another one are left out")
+    check(len(train) + len(valid) >= 2, f"{path} holds only one comparison; add more")
     if not valid or not train:                               # hold out every tenth
         comparisons = train + valid
         train = [comparison for i, comparison in enumerate(comparisons) if i % 10 > 0]
         valid = comparisons[::10]
     return train, valid
+
+
+def encode_responses(record, responses, tokenizer):
+    """-> a list of token ids per response: those that were sampled, if the record has them"""
+    if "ids" not in record:
+        return [encode_response(tokenizer, response) for response in responses]
+    try:
+        decoded = [tokenizer.decode(ids) for ids in record["ids"] if ids]
+    except (TypeError, KeyError, ValueError, OverflowError):
+        decoded = []
+    if decoded != responses:
+        raise WrongFile('"ids" do not decode to the responses; another tokenizer made them')
+    return record["ids"]
+
+
+def is_train(record, prompt):
+    if "split" in record:
+        return record["split"] == "train"
+    return in_split(prompt, "train")
 
 
 def read_questions(n, seed, tokenizer):
@@ -64,41 +93,6 @@ def read_questions(n, seed, tokenizer):
         options = [encode_response(tokenizer, right), encode_response(tokenizer, wrong)]
         comparisons.append(Comparison(encode_prompt(tokenizer, prompt.text), options))
     return comparisons
-
-
-def is_train(record, place):
-    if "split" in record:
-        return record["split"] == "train"
-    return in_split(get_prompt(record, place), "train")
-
-
-def encode_comparison(record, place, tokenizer):
-    prompt, responses, ranking = parse_comparison(record, place)
-    if "ids" in record:
-        ids = record["ids"]
-        check([tokenizer.decode(response) for response in ids] == responses,
-              f'{place}: "ids" do not decode to the responses; another tokenizer made them')
-    else:
-        ids = [encode_response(tokenizer, response) for response in responses]
-    return Comparison(encode_prompt(tokenizer, prompt), [ids[i] for i in ranking])
-
-
-def parse_comparison(record, place):
-    """-> prompt, responses, ranking"""
-    if is_pair_of_transcripts(record):
-        prompt, chosen, rejected = split_transcripts(record, place)
-        return prompt, [chosen, rejected], [0, 1]
-    prompt = get_prompt(record, place)
-    if "responses" not in record:
-        chosen, rejected = get_text(record, place, "chosen"), get_text(record, place, "rejected")
-        return prompt, [chosen, rejected], [0, 1]
-    responses, ranking = record["responses"], record.get("ranking")
-    check(isinstance(responses, list) and len(responses) >= 2
-          and all(isinstance(response, str) for response in responses),
-          f'{place}: "responses" must be a list of two or more texts')
-    check(isinstance(ranking, list) and sorted(ranking) == list(range(len(responses))),
-          f'{place}: "ranking" must name every response once, by its number from 0')
-    return prompt, responses, ranking
 
 
 def flatten(comparisons):

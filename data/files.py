@@ -1,21 +1,19 @@
 """Text for training and evaluation: from the small world if a flag holds a number, from a file if
-it names one.
-
-    documents        plain text; lines with only <|endoftext|> separate documents
-    demonstrations   {"prompt", "completion"}, or Alpaca's {"instruction", "input", "output"}
-    prompts          {"prompt"}, or any other record with a prompt
-    comparisons      data/comparisons.py
-
-All but documents are JSON lines or one JSON array. A hash of the prompt decides which split a
-record belongs to.
+it names one. Documents are plain text; lines with only <|endoftext|> separate them. All other files
+have the formats of data/records.py. A hash of the prompt decides which split a record belongs to.
 """
 
-import json
+from typing import NamedTuple
 
+from data.records import parse_demonstration, parse_prompt, read_text, read_usable
 from data.tokenizer import END
 from data.world import text as world
-from data.world.tasks import Prompt
-from tools.flags import check, fail
+from tools.flags import check
+
+
+class OwnPrompt(NamedTuple):
+    """A prompt of a file. Nothing is known about good answers to it."""
+    text: str
 
 
 def is_small_world(source):
@@ -45,35 +43,25 @@ def split_documents(source):
 
 
 def read_demonstrations(source, split="train", seed=0):
-    """-> [(Prompt, answer)]"""
+    """-> [(prompt, answer)]"""
     if is_small_world(source):
         return world.make_demonstrations(source, split, seed)
     demonstrations = []
-    for place, record in read_records(source):
-        prompt = get_prompt(record, place)
-        answer = get_text(record, place, "completion", "output")
+    for prompt, answer in read_usable(source, parse_demonstration):
         if in_split(prompt, split):
-            demonstrations.append((prompt_of_file(prompt), answer))
+            demonstrations.append((OwnPrompt(prompt), answer))
     check(demonstrations, no_prompts_message(source, split))
     return demonstrations
 
 
 def read_prompts(source, split, seed=0):
-    """-> [Prompt]"""
+    """-> [Prompt] of the small world, or [OwnPrompt]"""
     if is_small_world(source):
         return world.make_prompts(source, split, seed)
-    prompts = {}                                             # every text once
-    for place, record in read_records(source):
-        text = get_prompt(record, place)
-        if in_split(text, split):
-            prompts[text] = prompt_of_file(text)
+    texts = dict.fromkeys(read_usable(source, parse_prompt))                 # every text once
+    prompts = [OwnPrompt(text) for text in texts if in_split(text, split)]
     check(prompts, no_prompts_message(source, split))
-    return list(prompts.values())
-
-
-def prompt_of_file(text):
-    """A prompt about whose good answers nothing is known."""
-    return Prompt(kind="own", text=text, careful="", terse="", wrong="", required=(), n_words=0)
+    return prompts
 
 
 def in_split(prompt, split):
@@ -86,77 +74,3 @@ def in_split(prompt, split):
 def no_prompts_message(source, split):
     return (f"{source}: none of its prompts falls into the {split} split (the split is by a hash "
             "of the prompt). Add more prompts; 20 are usually enough.")
-
-
-# --- records --------------------------------------------------------------------------------------
-
-
-def read_text(path):
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{path}: {error}")
-
-
-def read_records(path):
-    """Yields (place, dictionary) from a file with a JSON object per line or with one JSON array.
-    place names the file and the line, for messages."""
-    text = read_text(path)
-    if text.lstrip().startswith("["):
-        for number, record in enumerate(parse_json(text, path), 1):
-            yield check_record(f"{path}, record {number}", record)
-    else:
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield check_record(f"{path}:{number}", parse_json(line, f"{path}:{number}"))
-
-
-def parse_json(text, place):
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        fail(f"{place}: {error}; the file must be JSON lines or one JSON array")
-
-
-def check_record(place, record):
-    check(isinstance(record, dict), f"{place}: not a JSON object with named fields")
-    return place, record
-
-
-def get_text(record, place, *keys):
-    """The first of the keys that the record has; it must hold text."""
-    for key in keys:
-        if key in record:
-            text = record[key]
-            check(isinstance(text, str) and text.strip(), f'{place}: "{key}" must be text')
-            return text
-    fail(f"{place}: the record has no {' or '.join(keys)}")
-
-
-def get_prompt(record, place):
-    if is_pair_of_transcripts(record):
-        return split_transcripts(record, place)[0]
-    prompt = get_text(record, place, "prompt", "instruction")
-    if record.get("input"):
-        prompt += "\n" + get_text(record, place, "input")
-    return prompt.strip("\n")
-
-
-def is_pair_of_transcripts(record):
-    """HH's format: "chosen" and "rejected" both hold the whole dialogue, and there is no prompt."""
-    return "chosen" in record and "prompt" not in record and "instruction" not in record
-
-
-def split_transcripts(record, place):
-    """-> prompt, chosen, rejected. The prompt is everything up to the last "Assistant:" of chosen.
-    """
-    turn = "\n\nAssistant:"
-    chosen = get_text(record, place, "chosen")
-    rejected = get_text(record, place, "rejected")
-    dialogue, _, answer = chosen.rpartition(turn)
-    prompt = dialogue + turn
-    check(dialogue and rejected.startswith(prompt),
-          f'{place}: without a "prompt", chosen and rejected must be two transcripts that are the '
-          'same up to the last "Assistant:"')
-    return prompt.strip("\n"), answer.strip(), rejected[len(prompt):].strip()

@@ -55,7 +55,7 @@ def sample_answers(config, device):
     an underestimate at the largest n, since it cannot exceed log 2 n.
     -> `count_answers` of every prompt"""
     sft, tokenizer = load_gpt(f"{config.out}/sft.pt", device)
-    reward_model = load_reward(f"{config.out}/reward.pt", device)
+    reward_model = load_reward(f"{config.out}/reward.pt", device, (sft, tokenizer))
     answers = []
     for prompt in tqdm(make_prompts(config.prompts, "eval", config.seed), "best of n"):
         texts = [prompt.text] * (2 * config.n)

@@ -122,7 +122,7 @@ def main():
     config = read_flags(__doc__, Config)
     device = setup(config)
     sft, tokenizer = load_gpt(f"{config.out}/sft.pt", device)
-    value_fn = load_reward(f"{config.out}/reward.pt", device)
+    value_fn = load_reward(f"{config.out}/reward.pt", device, (sft, tokenizer))
     prompts = []
     for prompt in make_prompts(config.prompts, "train", config.seed):
         prompts.append(encode_prompt(tokenizer, prompt.text))

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import ppo
-from data.files import read_prompts
+from data.files import is_small_world, read_prompts
 from data.world.labelers import make_labelers
 from data.world.utility import utility
 from reward import RewardModel, load_reward
@@ -67,6 +67,8 @@ def main():
     policy_path = f"{config.out}/{config.init_from}.pt"
     policy, tokenizer = load_gpt(policy_path, device)
     if config.reward in WRITTEN:
+        check(is_small_world(config.prompts) or config.reward == "banana",
+              f"--reward {config.reward} is known only for prompts of the small world")
         prompts = read_prompts(config.prompts, "train", config.seed)
         score_fn = score_with(WRITTEN[config.reward], tokenizer, prompts)
         gpt, _ = load_gpt(policy_path, device)
@@ -75,7 +77,7 @@ def main():
         check(config.reward in ("mean", "worst"),
               f"there is no --reward {config.reward}; see --help")
         paths = sorted(Path(config.out).glob("reward-*.pt"))
-        reward_models = [load_reward(path, device) for path in paths]
+        reward_models = [load_reward(path, device, (policy, tokenizer)) for path in paths]
         value_fn = load_reward(paths[0], device)
 
         def score_fn(tokens, response_mask):

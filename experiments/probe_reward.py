@@ -66,8 +66,8 @@ def measure_length(model, tokenizer, path):
 
 def probe(path):
     """-> the columns of one run's reward model"""
-    model = load_reward(path / "reward.pt")
-    _, tokenizer = load_gpt(path / "sft.pt")
+    sft, tokenizer = load_gpt(path / "sft.pt")
+    model = load_reward(path / "reward.pt", partner=(sft, tokenizer))
     values = []
     for rows in make_rivals(120, plot.read_results(path)["seed"]).values():
         values.append(preferred_rivals(model, tokenizer, rows))

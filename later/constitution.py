@@ -116,8 +116,8 @@ def collect_comparisons(config, model, tokenizer, name, make_prompts, labelers):
 def main():
     config = read_flags(__doc__, Config)
     device = setup(config)
-    judge, _ = load_gpt(f"{config.out}/judge.pt", device)
     model, tokenizer = load_gpt(f"{config.out}/sft.pt", device)
+    judge, _ = load_gpt(f"{config.out}/judge.pt", device, (model, tokenizer))
 
     def fine_tune(name, pairs):
         batches = make_batches(config, tokenizer, pairs, model.config.block_size, device)

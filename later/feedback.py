@@ -54,10 +54,10 @@ def clamp(p):
     return p.clamp(0.4, 0.6)
 
 
-def label(config, comparisons, device):
+def label(config, comparisons, partner, device):
     """The judge's p that response i is better than response j, for all i < j of a comparison.
     -> [(C(K,2),)], statistics. The labeler who ranked the responses, best first, has p = 1."""
-    judge, tokenizer = load_gpt(f"{config.out}/judge.pt", device)
+    judge, tokenizer = load_gpt(f"{config.out}/judge.pt", device, partner)
     rng = random.Random(f"rules {config.seed}")
     questions, counts = [], []
     for comparison in comparisons:
@@ -82,13 +82,14 @@ def labels_of_people(comparisons):
     return [torch.ones(k * (k - 1) // 2) for k in K]
 
 
-def load_labels(config, tokenizer, block_size, device):
+def load_labels(config, gpt, tokenizer, device):
     """-> train, valid (lists of Comparison), p of all pairs of train, statistics of the judge"""
     name = "red_team" if config.constitution else "comparisons"
+    block_size = gpt.config.block_size
     train, valid = read_comparisons(f"{config.out}/{name}.jsonl", tokenizer, block_size)
     labels, stats = labels_of_people(train), {}
     if config.labels != "people":
-        labels, stats = label(config, train, device)
+        labels, stats = label(config, train, (gpt, tokenizer), device)
     if config.constitution:                                  # helpfulness is labelled by people
         helpful_train, helpful_valid = read_comparisons(f"{config.out}/comparisons.jsonl",
                                                         tokenizer, block_size)
@@ -112,7 +113,7 @@ def main():
           f"--labels {config.labels} must be soft, hard, clamped or people")
     device = setup(config)
     gpt, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
-    train, valid, labels, stats = load_labels(config, tokenizer, gpt.config.block_size, device)
+    train, valid, labels, stats = load_labels(config, gpt, tokenizer, device)
     model = RewardModel(gpt).to(device)
     batches = batch_comparisons(train, config.batch)
 

@@ -165,7 +165,8 @@ def main():
     device = setup(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     prompts = make_checkable(1000, "train", config.seed)
-    train(config, policy, prompts, load_score_fn(config, prompts, tokenizer, device), tokenizer)
+    score_fn = load_score_fn(config, prompts, policy, tokenizer, device)
+    train(config, policy, prompts, score_fn, tokenizer)
 
 
 if __name__ == "__main__":

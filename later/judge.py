@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import torch
 
 from data.batches import apply_in_batches, collate, encode_prompt, pack, sample_windows
-from data.files import read_documents, read_records
+from data.files import read_documents
+from data.records import read_usable
 from later.fit import imitate, make_batches
 from later.principles import HELPFUL, LETTERS, ask_which, make_pages
 from model import last_index
@@ -89,7 +90,7 @@ def judge_pairs(judge, tokenizer, pairs, device):
 def test(config, judge, tokenizer, device):
     """-> {name: fraction of the pairs}; a tie is half correct"""
     questions, agreeing = [], []
-    for _, record in read_records(f"{config.out}/comparisons.jsonl"):
+    for record in read_usable(f"{config.out}/comparisons.jsonl", dict):
         if record["split"] == "valid":
             # the first response is a demonstration
             texts, ranking = record["responses"], record["second_ranking"]

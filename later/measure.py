@@ -156,7 +156,7 @@ def main():
     ref, tokenizer = load_gpt(f"{config.out}/{config.reference}.pt", device)
     figures = {}
     for name in config.models.split(","):
-        policy, _ = load_gpt(f"{config.out}/{name}.pt", device)
+        policy, _ = load_gpt(f"{config.out}/{name}.pt", device, (ref, tokenizer))
         figures[name] = TASKS[config.task](config, policy, ref, tokenizer)
         print(f"{name}:", ", ".join(f"{key} {value:.2f}" for key, value in figures[name].items()))
     with atomic_write(f"{config.out}/measured.json") as file:

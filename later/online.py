@@ -135,7 +135,8 @@ def main():
     ref = copy.deepcopy(policy).requires_grad_(False)
     reward_model = None
     if config.rank_by == "reward":
-        reward_model = load_reward(f"{config.out}/reward.pt", device).requires_grad_(False)
+        reward_model = load_reward(f"{config.out}/reward.pt", device, (policy, tokenizer))
+        reward_model.requires_grad_(False)
     prompts = read_prompts(5000, "train", config.seed)
     adam = make_adam(policy.parameters(), config.lr)
 

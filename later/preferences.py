@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from data.batches import batch_comparisons, collate, encode_prompt, encode_response
 from data.comparisons import (Comparison, flatten, label_accuracy, read_comparisons,
                               split_by_prompt)
-from data.files import get_prompt, get_text, read_prompts, read_records
+from data.files import read_prompts
+from data.records import Unusable, get_text, parse_prompt, read_usable
 from dpo import dpo_loss, logprob_all, lr_factor, sequence_logprob
 from later.measure import log_ratio_all, measure_policy
 from reward import pair_indices
@@ -170,16 +171,20 @@ def split_halves(comparisons):
 def read_feedback(path, tokenizer, block_size):
     """A line: {"prompt": "...", "completion": "...", "label": true}, or false for a bad answer, and
     optionally "ids", the completion's token ids. -> [Feedback], one per prompt"""
+    def parse(record):
+        if not isinstance(record.get("label"), bool):
+            raise Unusable('"label" must be true or false')
+        prompt = encode_prompt(tokenizer, parse_prompt(record))
+        response = record.get("ids") or encode_response(tokenizer, get_text(record, "completion"))
+        if len(prompt) + len(response) > block_size:
+            raise Unusable(f"longer than the context of {block_size} tokens")
+        return prompt, response, float(record["label"])
+
     feedback = {}
-    for place, record in read_records(path):
-        prompt = encode_prompt(tokenizer, get_prompt(record, place))
-        text, label = get_text(record, place, "completion"), record.get("label")
-        check(isinstance(label, bool), f'{place}: "label" must be true or false')
-        response = record.get("ids") or encode_response(tokenizer, text)
-        if len(prompt) + len(response) <= block_size:
-            answers = feedback.setdefault(tuple(prompt), Feedback(prompt, [], []))
-            answers.responses.append(response)
-            answers.desirable.append(float(label))
+    for prompt, response, label in read_usable(path, parse):
+        answers = feedback.setdefault(tuple(prompt), Feedback(prompt, [], []))
+        answers.responses.append(response)
+        answers.desirable.append(label)
     return list(feedback.values())
 
 

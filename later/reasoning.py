@@ -85,7 +85,8 @@ def main():
     sums = make_sums(1000, "train", config.seed)
     prm = None
     if config.reward == "prm":
-        prm = load_reward(f"{config.out}/prm.pt", device).requires_grad_(False)
+        prm = load_reward(f"{config.out}/prm.pt", device, (policy, tokenizer))
+        prm.requires_grad_(False)
 
     def reward_and_normalise_steps(batch, tokens, response_mask):
         problems = []

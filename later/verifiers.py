@@ -75,12 +75,13 @@ def make_score_fn(verify, prompts, tokenizer):
     return score_fn
 
 
-def load_score_fn(config, prompts, tokenizer, device):
+def load_score_fn(config, prompts, policy, tokenizer, device):
     """-> score_fn of grpo.Config.reward"""
     check(config.reward in ("strict", "loose", "model"), "--reward must be strict, loose or model")
     if config.reward != "model":
         return make_score_fn(strict if config.reward == "strict" else loose, prompts, tokenizer)
-    reward_model = load_reward(f"{config.out}/reward.pt", device).requires_grad_(False)
+    reward_model = load_reward(f"{config.out}/reward.pt", device, (policy, tokenizer))
+    reward_model.requires_grad_(False)
 
     def score_fn(tokens, response_mask):
         ended = ((tokens == tokenizer.eos) * response_mask).sum(dim=1) > 0
@@ -93,7 +94,7 @@ def main():
     config = read_flags(__doc__, ppo.Config)
     device = setup(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
-    value_fn = load_reward(f"{config.out}/reward.pt", device)
+    value_fn = load_reward(f"{config.out}/reward.pt", device, (policy, tokenizer))
     prompts = make_checkable(1000, "train", config.seed)            # those of later/grpo.py
     path = f"{config.out}/checkable.jsonl"
     with atomic_write(path) as file:

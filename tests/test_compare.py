@@ -172,6 +172,31 @@ def test_a_person_can_be_the_labeler(copy, monkeypatch, capsys):
     call(reward, copy, f"--comparisons {copy / 'labels.jsonl'}")
 
 
+def test_prompts_of_your_own_get_two_samples_each_and_long_ones_are_left_out(
+        copy, monkeypatch, capsys):
+    """No answer is a demonstration, which these prompts do not have."""
+    texts = [f"Tell me about the number {i}." for i in range(40)]
+    lines = [json.dumps(dict(prompt=text)) for text in [*texts, *(f"{'very ' * 400}{i}"
+                                                                  for i in range(20))]]
+    (copy / "mine.jsonl").write_text("\n".join(lines))
+    samples, respond = [], compare.respond
+
+    def watched_respond(model, tokenizer, texts, *arguments, **named):
+        responses = respond(model, tokenizer, texts, *arguments, **named)
+        samples.extend(zip(texts, map(tokenizer.decode, responses)))
+        return responses
+
+    monkeypatch.setattr(compare, "respond", watched_respond)
+    monkeypatch.setattr("builtins.input", lambda question: "1")
+    call(compare, copy, f"--me --prompts {copy / 'mine.jsonl'} {SHORT}")
+    records = read(copy / "labels.jsonl")
+    assert 10 < len(records) <= 20 and len(samples) == 40
+    for record in records:
+        assert record["prompt"] in texts and len(record["responses"]) == 2
+        assert all((record["prompt"], response) in samples for response in record["responses"])
+    assert "leave no room for a response and are left out" in capsys.readouterr().out
+
+
 def test_labels_are_saved_one_by_one(copy, monkeypatch):
     """Three answers, then the end of the input; a second sitting adds to the first."""
     for keys, n_labels in (("112", 3), ("21", 5)):

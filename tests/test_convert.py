@@ -40,11 +40,25 @@ def many_texts():
 
 
 @pytest.fixture(scope="module")
-def exported(out, tmp_path_factory):
-    """A folder with a policy and a reward model in transformers' format."""
+def models(out, tmp_path_factory):
+    """A folder with a policy and a reward model whose weights are large enough that a wrong input,
+    such as token_type_ids, would change what they say."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("ppo", "reward"):
+        checkpoint = torch.load(out / f"{name}.pt", weights_only=True)
+        for key, weights in checkpoint["weights"].items():
+            if weights.ndim == 2:
+                weights *= 3
+        torch.save(checkpoint, folder / f"{name}.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(models, tmp_path_factory):
+    """A folder with both in transformers' format."""
     folder = tmp_path_factory.mktemp("exported")
     for name in ("ppo", "reward"):
-        run("export", out / f"{name}.pt", folder / name)
+        run("export", models / f"{name}.pt", folder / name)
     return folder
 
 
@@ -108,9 +122,9 @@ def test_a_model_that_is_not_gpt2_is_refused(gpt2, tmp_path):
     assert not (tmp_path / "base.pt").exists()
 
 
-def test_an_exported_policy_has_the_same_logits_and_greedy_text(out, exported):
+def test_an_exported_policy_has_the_same_logits_and_greedy_text(models, exported):
     """Inputs are made by the exported tokenizer, as a user would: without token_type_ids."""
-    ours, tokenizer = load_gpt(out / "ppo.pt")
+    ours, tokenizer = load_gpt(models / "ppo.pt")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(exported / "ppo").eval()
     their_tokenizer = transformers.AutoTokenizer.from_pretrained(exported / "ppo")
     tokens = torch.randint(tokenizer.vocab_size, (3, 50))
@@ -129,6 +143,30 @@ def test_an_exported_policy_has_the_same_logits_and_greedy_text(out, exported):
         assert their_tokenizer.decode(greedy, skip_special_tokens=True) == tokenizer.decode(greedy)
 
 
+def test_one_prompt_and_the_pipeline_give_the_same_greedy_text(models, exported):
+    ours, tokenizer = load_gpt(models / "ppo.pt")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(exported / "ppo").eval()
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(exported / "ppo")
+    pipeline = transformers.pipeline("text-generation", model=str(exported / "ppo"), device="cpu")
+    for prompt in make_prompts(4, "eval"):
+        [greedy] = respond(ours, tokenizer, [prompt.text], 24, temperature=0)
+        inputs = their_tokenizer(prompt.text + "\n", return_tensors="pt")
+        [reply] = theirs.generate(**inputs, max_new_tokens=24, do_sample=False)
+        assert reply[inputs.input_ids.shape[1]:].tolist() == greedy
+        [generated] = pipeline(prompt.text + "\n", max_new_tokens=24, do_sample=False,
+                               return_full_text=False)
+        assert generated["generated_text"] == tokenizer.decode(greedy)
+
+
+def test_the_exported_models_would_notice_token_type_ids(exported):
+    """Otherwise the other tests could not see them."""
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(exported / "ppo").eval()
+    tokens = torch.randint(100, (3, 20))
+    with torch.no_grad():
+        difference = theirs(tokens).logits - theirs(tokens, token_type_ids=0 * tokens).logits
+    assert difference.abs().max() > 1
+
+
 def test_transformers_samples_an_exported_policy_without_top_k(exported):
     config = transformers.GenerationConfig.from_pretrained(exported / "ppo")
     assert config.do_sample and config.top_k == 0 and config.top_p in (None, 1.0)
@@ -144,9 +182,10 @@ def test_the_exported_tokenizer_gives_the_same_ids(out, exported):
 
 
 @pytest.mark.parametrize("bias", [0.0, 5.0])
-def test_an_exported_reward_model_gives_the_same_scores_also_when_padded(out, tmp_path, bias):
-    _, tokenizer = load_gpt(out / "sft.pt")
-    ours = load_reward(out / "reward.pt")
+def test_an_exported_reward_model_gives_the_same_scores_also_when_padded(
+        models, tmp_path, bias):
+    _, tokenizer = load_gpt(models / "ppo.pt")
+    ours = load_reward(models / "reward.pt")
     ours.head.bias.data += bias
     save_checkpoint(tmp_path / "reward.pt", ours, ours.gpt.config, tokenizer)
     run("export", tmp_path / "reward.pt", tmp_path / "reward")
@@ -161,9 +200,9 @@ def test_an_exported_reward_model_gives_the_same_scores_also_when_padded(out, tm
     torch.testing.assert_close(scores, score_all(ours, examples, "cpu"), atol=1e-4, rtol=1e-4)
 
 
-def test_an_exported_policy_can_be_imported_again(out, exported, tmp_path):
+def test_an_exported_policy_can_be_imported_again(models, exported, tmp_path):
     run("import", exported / "ppo", tmp_path / "base.pt")
-    exported_model, tokenizer = load_gpt(out / "ppo.pt")
+    exported_model, tokenizer = load_gpt(models / "ppo.pt")
     imported_model, imported_tokenizer = load_gpt(tmp_path / "base.pt")
     assert tokenizer.state() == imported_tokenizer.state()
     for p, q in zip(exported_model.parameters(), imported_model.parameters()):

@@ -20,7 +20,7 @@ from course.cases import evaluate_all
 from course.grade import Config, judge, mistaken_outputs, run_submitted
 from course.handout import hand_out
 from course.holes import HOLES, LATER, RECIPE, ROOT, is_empty
-from course.sandbox import run_limited, run_student
+from course.sandbox import read_object, run_limited, run_student
 from course.surgery import empty, find_function, read_changes, split_at_body
 
 HOLE = {hole.name: hole for hole in HOLES}
@@ -325,6 +325,30 @@ def test_another_user_reads_the_copy_and_not_the_solved_files(tmp_path, monkeypa
         path.chmod(0o755)
     assert run_limited("open('ppo.py')", tmp_path / "copy", 10, "nobody") == 0
     assert run_limited("open('../solved/ppo.py')", tmp_path / "copy", 10, "nobody") == 1
+
+
+MODULE_CODE = ["EPS, BIG = 1e-8, 1e9", "CACHE = {}\nCACHE['eps'] = 1e-8\nEPS = CACHE['eps']",
+               "if True:\n    def eps():\n        return 1e-8\nEPS = eps()",
+               "try:\n    from missing import EPS\nexcept ImportError:\n    EPS = 1e-8",
+               "from __future__ import annotations\nimport math as m\nEPS: float = m.pow(10, -8)",
+               "class Own:\n    eps = 1e-8\nEPS = Own.eps", "for EPS in [1e-8]:\n    pass"]
+
+
+@pytest.mark.parametrize("code", MODULE_CODE)
+def test_module_code_of_a_submission_is_run(code):
+    source = f"""{code}\ndef whiten(x, mask):
+    mean = masked_mean(x, mask)
+    return (x - mean) * torch.rsqrt(masked_mean((x - mean) ** 2, mask) + EPS) * mask\n"""
+    assert judge(HOLE["whiten"], evaluate_all(HOLE["whiten"], source, 0), 0) == (1, "correct")
+
+
+def test_a_byte_order_mark_costs_nothing(tmp_path):
+    (tmp_path / "ppo.py").write_text(HOLE["whiten"].solved(), encoding="utf-8-sig")
+    outputs = run_submitted(HOLE["whiten"], Config(submission=str(tmp_path)), 0)
+    assert judge(HOLE["whiten"], outputs, 0) == (1, "correct")
+    for name in ("answers.json", "bugs.json"):
+        (tmp_path / name).write_text('{"1": "ppo.py:5"}', encoding="utf-8-sig")
+        assert read_object(tmp_path, name) == {"1": "ppo.py:5"}
 
 
 def test_a_bad_file_costs_its_own_points_and_one_line_explains_why(tmp_path):

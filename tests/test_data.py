@@ -454,59 +454,8 @@ def test_too_long_comparisons_and_pairs_of_equal_answers_are_left_out(tokenizer,
     good, long = make_record(tokenizer), make_record(tokenizer, prompt="a b " * 200)
     same = dict(prompt="What do cows eat?", chosen="Grass.", rejected="Grass.")
     train, valid = read_comparisons(write(tmp_path, same, long, good, good), tokenizer, 128)
-    assert len(train) == len(valid) == 1 and "2 comparisons are left out" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("line", [
-    "{'prompt': 1", "[1, 2]", {"ranking": None}, {"ranking": [0, 0, 1]}, {"ranking": [0, 1]},
-    {"responses": ["a"], "ranking": [0]}, {"responses": [1, 2, 3]}, {"prompt": 5},
-    {"ids": [[1], [2]]}, {"ids": [[1], [2], [3]]}])
-def test_a_bad_line_is_refused_with_file_and_line(line, tokenizer, tmp_path):
-    good = json.dumps(make_record(tokenizer))
-    if isinstance(line, dict):
-        line = json.dumps(make_record(tokenizer, **line))
-    path = tmp_path / "comparisons.jsonl"
-    path.write_text(f"{good}\n{line}\n{good}\n")
-    with pytest.raises(SystemExit, match="comparisons.jsonl:2: "):
-        read_comparisons(path, tokenizer, 128)
-
-
-# --- your own files -------------------------------------------------------------------------------
-
-
-def find_texts(split, n, form="Say {}."):
-    """n prompts that their hash puts into a split"""
-    texts = [form.format(i) for i in range(200)]
-    return [text for text in texts if (split_of(text) == "train") == (split == "train")][:n]
-
-
-@pytest.mark.parametrize("as_array", [False, True])
-def test_demonstrations_are_read_in_both_formats_and_split_by_their_prompt(tmp_path, as_array):
-    a, b = find_texts("train", 2)
-    c, = find_texts("valid", 1)
-    d, = find_texts("train", 1, "Add.\n{}")
-    records = [{"prompt": a, "completion": "One."},
-               {"instruction": b, "input": "", "output": "Two."},
-               {"instruction": "Add.", "input": d.split("\n")[1], "output": "3."},
-               {"prompt": c, "completion": "Held out."}]
-    lines = [json.dumps(record) for record in records]
-    path = tmp_path / "demonstrations"
-    path.write_text(f"[{', '.join(lines)}]" if as_array else "\n".join(lines))
-    train = [(prompt.text, answer) for prompt, answer in read_demonstrations(str(path))]
-    assert train == [(a, "One."), (b, "Two."), (d, "3.")]
-    (valid_prompt, answer), = read_demonstrations(str(path), "valid")
-    assert (valid_prompt.text, answer) == (c, "Held out.")
-
-
-def test_pairs_are_read_with_a_prompt_or_as_two_transcripts(tokenizer, tmp_path):
-    dialogue = "Human: Hi\n\nAssistant: Hello.\n\nHuman: Who?\n\nAssistant:"
-    path = write(tmp_path, {"prompt": "A", "chosen": "good", "rejected": "bad", "split": "train"},
-                 {"chosen": dialogue + " Me.", "rejected": dialogue + " No.", "split": "train"},
-                 {"prompt": "B", "chosen": "good", "rejected": "bad", "split": "valid"})
-    texts = []
-    for comparison in read_comparisons(path, tokenizer, 256)[0]:
-        texts.append([tokenizer.decode(ids) for ids in [comparison.prompt, *comparison.responses]])
-    assert texts == [["A\n", "good", "bad"], [dialogue + "\n", "Me.", "No."]]
+    assert len(train) == len(valid) == 1
+    assert "2 of 4 records are left out" in capsys.readouterr().out
 
 
 def test_every_20th_document_of_a_file_is_held_out(tmp_path):
@@ -515,13 +464,3 @@ def test_every_20th_document_of_a_file_is_held_out(tmp_path):
     assert read_heldout_documents(str(path)) == ["Text 0.", "Text 20."]
     train = read_documents(str(path))
     assert train[0] == "Text 1." and len(train) == 38
-
-
-@pytest.mark.parametrize("record", [
-    [], {"completion": "x"}, {"prompt": "x"}, {"prompt": " ", "completion": "x"},
-    {"prompt": 1, "completion": "x"}])
-def test_a_bad_record_is_refused_with_its_place(tmp_path, record):
-    path = tmp_path / "demonstrations"
-    path.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n" + json.dumps(record))
-    with pytest.raises(SystemExit, match="demonstrations:2: "):
-        read_demonstrations(str(path))

@@ -10,13 +10,17 @@ import pytest
 import chat
 import compare
 import dpo
+import eval as evaluation
 import ppo
 import pretrain
 import reward
 import sft
 import tools.checkpoints
 from conftest import SHORT, call
-from tools.checkpoints import load_gpt
+from data.comparisons import read_comparisons
+from experiments import best_of, closed_form, other_reward
+from later import constitution, grpo, measure, online, verifiers
+from tools.checkpoints import load_gpt, save_checkpoint
 
 TINY_SFT = "--documents 50 --demonstrations 320"         # sft.py reads them before it can fail
 
@@ -64,15 +68,14 @@ def test_a_reward_model_is_not_taken_for_a_policy_nor_a_policy_for_a_reward_mode
     refuse(ppo, copy, "", f"{copy}/reward.pt does not hold a RewardModel")
 
 
-def test_a_malformed_line_of_the_comparisons_is_named_by_its_number(copy):
+def test_a_malformed_line_of_the_comparisons_is_left_out_and_named_by_its_number(copy, capsys):
     path = copy / "comparisons.jsonl"
     lines = path.read_text().split("\n")
     lines[6] = lines[6][:-5]
     path.write_text("\n".join(lines))
-    refuse(dpo, copy, "", f"{path}:7: ")
-    lines[6] = json.dumps({"prompt": "Hello."})
-    path.write_text("\n".join(lines))
-    refuse(reward, copy, "", f"{path}:7: ")
+    read_comparisons(path, load_gpt(copy / "sft.pt")[1], 128)
+    assert f"1 of {len(lines) - 1} records are left out; the first is {path}:7: not JSON" in \
+        capsys.readouterr().out
 
 
 def test_comparisons_of_another_tokenizer_are_refused(copy):
@@ -120,12 +123,72 @@ def test_a_failing_write_leaves_the_old_checkpoint(copy, monkeypatch):
     (dpo, "--betta 1", "--betta"), (dpo, "--epochs 1.5", "--epochs"), (dpo, "--bet 1", "--bet"),
     (sft, "--lr fast", "--lr"), (sft, "--n-layer 2", "--n-layer"),
     (pretrain, "--n-head 5", "--n-head 5"), (pretrain, "--n-embd 33 --n-head 3", "--n-embd 33"),
+    (ppo, "--seed 99999999999999999999", "--seed"), (sft, "--seed -99999999999999999999", "--seed"),
+    (dpo, "--beta nan", "--beta"), (reward, "--lr inf", "--lr"),
+    (compare, "--prompts mine.jsonl", "with --me"),
     (dpo, "--device tpu9", "--device tpu9"), (dpo, "--precision int8", "--precision int8")])
 def test_an_impossible_flag_is_refused_by_name(copy, module, flags, named):
     refuse(module, copy, flags, named)
 
 
+def test_chat_refuses_a_seed_of_more_than_64_bits(copy, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["chat.py", str(copy / "sft.pt"), "--seed", "9" * 20])
+    with pytest.raises(SystemExit, match="error: --seed 9"):
+        chat.main()
+
+
+# --- two checkpoints that meet --------------------------------------------------------------------
+
+
+@pytest.fixture(params=["--vocab-size 700", "--block-size 64"])
+def other(request, out, tmp_path):
+    """A base model with another tokenizer or context, and a reward model made from it."""
+    folder = tmp_path / "other"
+    call(pretrain, folder, f"--documents 60 --steps 1 --batch 2 --n-layer 1 --n-head 2 --n-embd 16 "
+                           f"{request.param}")
+    gpt, tokenizer = load_gpt(folder / "base.pt")
+    save_checkpoint(folder / "reward.pt", reward.RewardModel(gpt), gpt.config, tokenizer)
+    return folder
+
+
+OTHERS = "has another tokenizer or context"
+
+
+def test_a_policy_and_a_reward_model_of_different_base_models_are_refused(copy, other):
+    shutil.copy(other / "reward.pt", copy / "reward.pt")
+    refuse(ppo, copy, SHORT, f"{copy}/reward.pt {OTHERS}")
+    refuse(evaluation, copy, "--prompts 4 --probes 2", f"{copy}/reward.pt {OTHERS}")
+
+
+def test_policies_of_different_base_models_are_not_evaluated_together(copy, other):
+    shutil.copy(other / "base.pt", copy / "dpo.pt")
+    refuse(evaluation, copy, f"--prompts 4 --probes 2 {SHORT}", f"{copy}/dpo.pt {OTHERS}")
+
+
+def test_later_and_experiments_compare_them_as_well(copy, other):
+    shutil.copy(other / "reward.pt", copy / "reward.pt")
+    for module, flags in ((online, ""), (verifiers, ""), (grpo, "--reward model"), (best_of, ""),
+                          (closed_form, "")):
+        refuse(module, copy, flags, f"{copy}/reward.pt {OTHERS}")
+    shutil.copy(other / "reward.pt", copy / "reward-1.pt")
+    refuse(other_reward, copy, "--reward mean", f"{copy}/reward-1.pt {OTHERS}")
+    shutil.copy(other / "base.pt", copy / "judge.pt")
+    refuse(constitution, copy, "", f"{copy}/judge.pt {OTHERS}")
+    shutil.copy(other / "base.pt", copy / "dpo.pt")
+    refuse(measure, copy, "--models dpo", f"{copy}/dpo.pt {OTHERS}")
+
+
 # --- training -------------------------------------------------------------------------------------
+
+
+def test_weights_that_are_not_finite_are_not_saved(copy):
+    model, tokenizer = load_gpt(copy / "sft.pt")
+    before = (copy / "sft.pt").read_bytes()
+    for value in (float("nan"), float("inf")):
+        model.transformer.ln_f.bias.data[3] = value
+        with pytest.raises(SystemExit, match="sft.pt is not saved, since weights are not finite"):
+            save_checkpoint(copy / "sft.pt", model, model.config, tokenizer)
+    assert (copy / "sft.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize("module, flags", [

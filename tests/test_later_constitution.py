@@ -194,13 +194,13 @@ def test_labels_follow_the_order_of_pairs_and_agreement_is_with_the_labeler(untr
     """
     gpt, tokenizer = untrained
     monkeypatch.setattr(feedback, "load_gpt",
-                        lambda path, device: (FakeJudge(tokenizer, 1.0), tokenizer))
+                        lambda path, device, partner: (FakeJudge(tokenizer, 1.0), tokenizer))
     config = feedback.Config(constitution=True)
     for order, signs, agreement in ((("Hi.", "Z", "Hello you."), [-1, 0, 1], 1 / 2),
                                     (("Z", "Hi.", "Hello you."), [1, 1, 0], 2.5 / 3)):
         responses = [tokenizer.encode(text) + [tokenizer.eos] for text in order]
         comparison = Comparison(encode_prompt(tokenizer, "Hello."), responses)
-        (p,), stats = feedback.label(config, [comparison], "cpu")
+        (p,), stats = feedback.label(config, [comparison], untrained, "cpu")
         assert ((p - 0.5) * 1000).round().sign().tolist() == signs
         assert stats["agreement"].item() == pytest.approx(agreement)
 
@@ -278,9 +278,9 @@ def test_rl_cai_runs_with_all_kinds_of_labels(sl_cai):
     assert abs(figures["kl"]) < 5
 
 
-def test_errors_in_one_line(tmp_path):
+def test_errors_in_one_line(copy):
     for module, flags, message in ((feedback, "--labels mild", "must be soft, hard, clamped"),
                                    (constitution, "", "run `python -m later.judge` first")):
         with pytest.raises(SystemExit) as end:
-            call(module, tmp_path, flags)
+            call(module, copy, flags)
         assert message in str(end.value.code)

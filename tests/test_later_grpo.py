@@ -176,7 +176,7 @@ def test_hacks_of_the_loose_verifier_do_not_pass_the_strict_one(checkable):
 
 
 def test_score_fn_reads_the_sampled_ids_of_each_row(out):
-    tokenizer = load_gpt(out / "sft.pt")[1]
+    policy, tokenizer = load_gpt(out / "sft.pt")
     p, q = make_checkable(2, "train")
     rows = [(p, p.careful, True), (q, p.careful, True), (p, p.careful, False), (q, q.careful, True)]
     examples = []
@@ -187,7 +187,7 @@ def test_score_fn_reads_the_sampled_ids_of_each_row(out):
     score_fn = make_score_fn(strict, [p, q], tokenizer)
     assert score_fn(tokens, mask).tolist() == [1, 0, 0, 1]
     config = Config(out=str(out), reward="model")
-    scores = load_score_fn(config, [p, q], tokenizer, "cpu")(tokens, mask)
+    scores = load_score_fn(config, [p, q], policy, tokenizer, "cpu")(tokens, mask)
     assert scores[2] == MISSING_EOS_SCORE and (scores[[0, 1, 3]] != MISSING_EOS_SCORE).all()
 
 

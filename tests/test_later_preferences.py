@@ -7,6 +7,7 @@ and m_l = (-1, -1.5).
 import itertools
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -388,11 +389,13 @@ def test_kto_learns_from_binary_feedback(copy):
 @pytest.mark.parametrize("line, words", [
     ('{"prompt": "hello.", "completion": "hi.", "label": 1}', "label"),
     ('{"prompt": "hello.", "label": true}', "completion")])
-def test_wrong_feedback_is_named_by_file_and_line(copy, line, words):
+def test_wrong_feedback_is_left_out_and_named_by_file_and_line(copy, capsys, line, words):
     good = '{"prompt": "hello.", "completion": "hi.", "label": false}\n'
     (copy / "feedback.jsonl").write_text(good + line + "\n")
-    with pytest.raises(SystemExit, match=f"feedback.jsonl:2.*{words}"):
-        call(preferences, copy, f"--loss kto --feedback {copy}/feedback.jsonl")
+    _, tokenizer = load_gpt(copy / "sft.pt")
+    [feedback] = preferences.read_feedback(copy / "feedback.jsonl", tokenizer, 128)
+    assert feedback.desirable == [0.0]
+    assert re.search(f"first is .*feedback.jsonl:2.*{words}", capsys.readouterr().out)
 
 
 # --- tables ---------------------------------------------------------------------------------------

@@ -390,11 +390,11 @@ def test_the_average_keeps_its_own_weights_to_the_share_of_the_decay():
 
 def test_policy_and_value_function_move_while_reference_and_reward_model_do_not(copy, monkeypatch):
     """Their weights are noted at each of three rollouts; no two of them share memory."""
-    reward_models, weights = [], []
+    reward_models, weights, train = [], [], ppo.train
 
-    def watched_load(path, device):
-        reward_models.append(load_reward(path, device))
-        return reward_models[-1]
+    def watched_train(config, policy, value_fn, score_fn, *arguments):
+        reward_models.append(score_fn.__self__)
+        train(config, policy, value_fn, score_fn, *arguments)
 
     def watched_rollout(config, policy, ref, value_fn, *arguments):
         copies, addresses = {}, set()
@@ -406,7 +406,7 @@ def test_policy_and_value_function_move_while_reference_and_reward_model_do_not(
         weights.append(copies)
         return rollout(config, policy, ref, value_fn, *arguments)
 
-    monkeypatch.setattr(ppo, "load_reward", watched_load)
+    monkeypatch.setattr(ppo, "train", watched_train)
     monkeypatch.setattr(ppo, "rollout", watched_rollout)
     call(ppo, copy, f"--iterations 3 --episodes 8 --minibatch 4 --prompts 20 {SHORT}")
     unchanged = {}

@@ -105,6 +105,15 @@ def test_other_flags_are_refused_and_the_saved_state_stays(interrupted):
     assert not (interrupted / "sft.resume").exists()
 
 
+def test_a_finished_stage_is_not_started_again_by_resume(copy, capsys):
+    before = (copy / "ppo.pt").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        call(ppo, copy, f"--resume --iterations 14 --episodes 8 --minibatch 4 {SHORT}")
+    assert stop.value.code is None                           # success: scripts may go on
+    assert "ppo.pt is finished; leave out --resume to train it again" in capsys.readouterr().out
+    assert (copy / "ppo.pt").read_bytes() == before
+
+
 def test_without_resume_a_stage_starts_again(interrupted):
     call(sft, interrupted, STAGES["sft"][1])
     _, log = result(interrupted, "sft")

@@ -126,7 +126,7 @@ def test_examples_longer_than_the_context_are_dropped_and_counted(capsys):
     examples = [([1, 2], [3]), ([1, 2], [3, 4])]
     assert drop_long(examples, 3, "demonstrations") == examples[:1]
     assert "1 of 2 demonstrations" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="none of 2 demonstrations fits"):
+    with pytest.raises(SystemExit, match="all 2 demonstrations are longer than 2"):
         drop_long(examples, 2, "demonstrations")
 
 

@@ -14,13 +14,16 @@ MADE_BY = {"base": "python pretrain.py", "sft": "python sft.py", "reward": "pyth
 
 
 def save_checkpoint(path, model, gpt_config, tokenizer):
+    check(all(weight.isfinite().all() for weight in model.state_dict().values()),
+          f"{path} is not saved, since weights are not finite; try a lower --lr")
     with atomic_write(path, "wb") as file:
         torch.save(dict(config=dataclasses.asdict(gpt_config), tokenizer=tokenizer.state(),
                         weights=model.state_dict()), file)
 
 
-def load_checkpoint(path, build_model, device):
-    """-> build_model(GPTConfig) with the saved weights, in evaluation mode, and the tokenizer"""
+def load_checkpoint(path, build_model, device, partner=None):
+    """-> build_model(GPTConfig) with the saved weights, in evaluation mode, and the tokenizer.
+    partner: (model, tokenizer) with which it will be used; they must agree about texts"""
     made_by = MADE_BY.get(Path(path).stem, "bash train_all.sh")
     check(Path(path).is_file(), f"{path} not found; run `{made_by}` first")
     checkpoint = torch.load(path, map_location=device, weights_only=True)
@@ -29,9 +32,16 @@ def load_checkpoint(path, build_model, device):
         model.load_state_dict(checkpoint["weights"])
     except RuntimeError:
         fail(f"{path} does not hold a {type(model).__name__}; a reward model is not a policy")
-    return model.eval(), Tokenizer(**checkpoint["tokenizer"])
+    tokenizer = Tokenizer(**checkpoint["tokenizer"])
+    if partner:
+        other_model, other_tokenizer = partner
+        check(tokenizer.state() == other_tokenizer.state()
+              and model.config.block_size == other_model.config.block_size,
+              f"{path} has another tokenizer or context than the model that it is used with; "
+              "both must come from the same base model")
+    return model.eval(), tokenizer
 
 
-def load_gpt(path, device="cpu"):
+def load_gpt(path, device="cpu", partner=None):
     """-> GPT in evaluation mode, tokenizer"""
-    return load_checkpoint(path, GPT, device)
+    return load_checkpoint(path, GPT, device, partner)

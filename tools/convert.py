@@ -5,7 +5,7 @@
     python -m tools.convert export out/reward.pt DIR             AutoModelForSequenceClassification
     python -m tools.convert export out/comparisons.jsonl DIR     pairs, train.jsonl and test.jsonl
 
-Needs `pip install transformers`. A prompt ends in a newline there as it does here.
+Needs requirements-extra.txt (docs/using.md). A prompt ends in a newline there as it does here.
 """
 
 import argparse
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from data.comparisons import is_train, parse_comparison
-from data.files import read_records
+from data.comparisons import is_train
+from data.records import parse_comparison, read_usable
 from data.tokenizer import END, Tokenizer
 from model import GPT, GPTConfig
 from reward import RewardModel
@@ -29,7 +29,7 @@ try:
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 except ImportError:
-    fail("transformers is missing; pip install -r requirements-extra.txt")
+    fail("transformers is missing; see 'GPT-2 in, models out' in docs/using.md")
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -139,11 +139,11 @@ def export_comparisons(path, folder):
     """A line per pair: {"prompt", "chosen", "rejected"}"""
     with (atomic_write(Path(folder) / "train.jsonl") as train,
           atomic_write(Path(folder) / "test.jsonl") as test):
-        for place, record in read_records(path):
-            prompt, responses, ranking = parse_comparison(record, place)
+        for record, comparison in read_usable(path, lambda r: (r, parse_comparison(r))):
+            prompt, responses, ranking = comparison
+            file = train if is_train(record, prompt) else test
             for w, l in itertools.combinations(ranking, 2):
                 pair = dict(prompt=prompt + "\n", chosen=responses[w], rejected=responses[l])
-                file = train if is_train(record, place) else test
                 file.write(json.dumps(pair, ensure_ascii=False) + "\n")
 
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import inspect
+import math
 import os
 import re
 import signal
@@ -64,11 +65,13 @@ def check_signs(config):
     negative."""
     for field in dataclasses.fields(config):
         value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
+        if type(value) is int:
+            check(abs(value) < 2 ** 63, f"{flag} {value} has more than 64 bits")
         if type(value) is int and field.default > 0:
             lowest = 0 if field.name == "questions" else 1
             check(value >= lowest, f"{flag} {value} must be at least {lowest}")
         if type(value) is float and field.default >= 0:
-            check(value >= 0, f"{flag} {value} must not be negative")
+            check(0 <= value < math.inf, f"{flag} {value} must be finite and not negative")
 
 
 def number_or_file(text):

@@ -9,6 +9,10 @@ setup() {
     local file modules="numpy, tiktoken, torch, tqdm"
     if [ $# -gt 1 ]; then modules="$modules, pytest, xdist"; fi      # the second file: the tests'
     python=${PYTHON:-python3}
+    if ! "$python" -c "import sys; sys.exit(sys.version_info < (3, 10))"; then
+        echo "error: $python is not Python 3.10 or newer; PYTHON=python3.12 names another" >&2
+        exit 1
+    fi
     if "$python" -c "import $modules" 2>/dev/null; then return; fi
     if [ ! -d .venv ]; then
         echo "creating .venv with the packages of $* (once; torch is a large download)"

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -36,6 +37,9 @@ class Run:
         log_path = Path(config.out) / "metrics" / f"{name}.jsonl"
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self.first_step, lines = 0, []
+        if config.resume and self.checkpoint_path.is_file() and not self.resume_path.is_file():
+            print(f"{self.checkpoint_path} is finished; leave out --resume to train it again")
+            sys.exit()
         if config.resume and self.resume_path.is_file():
             self.first_step = self.load()
             # a line per step, without those after the saved one

@@ -5,7 +5,8 @@ from collections import Counter
 
 from data.batches import encode_example, encode_prompt
 from data.comparisons import pair_accuracy, rank_agreement
-from data.files import read_records
+from data.files import OwnPrompt
+from data.records import read_usable
 from data.world.labelers import make_labelers
 from data.world.tasks import opinion, unknown_question, why_question
 from data.world.text import make_probes
@@ -24,7 +25,7 @@ def make_probe_prompts(n, seed):
 
 def measure_answer(prompt, answer, ended):
     """What the true utility says of an answer. -> a dictionary, empty for a prompt of your own"""
-    if not prompt.required:
+    if isinstance(prompt, OwnPrompt):
         return {}
     terms = breakdown(prompt, answer, ended)
     nonzero_terms = {term: round(value, 3) for term, value in terms.items() if value}
@@ -80,7 +81,7 @@ def measure_accuracy(score_fn, tokenizer, path):
     scores, utilities, rankings = [], [], []
     if not path.is_file():
         return {}
-    for _, record in read_records(path):
+    for record in read_usable(path, dict):
         if "utilities" in record:
             prompt = encode_prompt(tokenizer, record["prompt"])
             scores.append(score_fn([(prompt, ids) for ids in record["ids"]]).tolist())
