@@ -1,4 +1,5 @@
-"""Best of n: the reward model picks one of n SFT answers; nothing is trained.
+"""Best of n: one of n SFT answers is chosen, by the reward model or by SFT's log-probability, which
+needs no labels; nothing is trained.
 
     python -m experiments.best_of      out/sft.pt, out/reward.pt -> out/best_of.json
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from data.batches import encode_prompt
 from data.world.text import make_prompts
 from data.world.utility import utility
+from dpo import logprob_all
 from generate import respond
 from reward import load_reward, score_all
 from tools.checkpoints import load_gpt
@@ -53,30 +55,36 @@ def count_answers(prompt, responses, scores, tokenizer):
 def sample_answers(config, device):
     """2 n samples represent what SFT says to a prompt. The KL is exact for their frequencies. It is
     an underestimate at the largest n, since it cannot exceed log 2 n.
-    -> `count_answers` of every prompt"""
+    -> `count_answers` of every prompt by the reward model's score, and by log-probability"""
     sft, tokenizer = load_gpt(f"{config.out}/sft.pt", device)
     reward_model = load_reward(f"{config.out}/reward.pt", device, (sft, tokenizer))
-    answers = []
+    by_score, by_logprob = [], []
     for prompt in tqdm(make_prompts(config.prompts, "eval", config.seed), "best of n"):
         texts = [prompt.text] * (2 * config.n)
         responses = respond(sft, tokenizer, texts, config.max_new_tokens)
         ids = encode_prompt(tokenizer, prompt.text)
-        scores = score_all(reward_model, [(ids, response) for response in responses], device)
-        answers.append(count_answers(prompt, [tuple(response) for response in responses],
-                                     scores.tolist(), tokenizer))
-    return answers
+        examples = [(ids, response) for response in responses]
+        scores = score_all(reward_model, examples, device).tolist()
+        logprobs = logprob_all(sft, examples, device).tolist()
+        responses = [tuple(response) for response in responses]
+        by_score.append(count_answers(prompt, responses, scores, tokenizer))
+        by_logprob.append(count_answers(prompt, responses, logprobs, tokenizer))
+    return by_score, by_logprob
 
 
 def main():
     config = read_flags(__doc__, Config)
-    answers = sample_answers(config, setup(config))
+    by_score, by_logprob = sample_answers(config, setup(config))
     table, n = [], 1
     while n <= config.n:
-        measured = [best_of(*answers_of_prompt, n) for answers_of_prompt in answers]
-        kl, score, true_utility = np.mean(measured, axis=0)
+        kl, score, true_utility = np.mean([best_of(*answers, n) for answers in by_score], axis=0)
+        kl_logprob, _, utility_logprob = np.mean([best_of(*answers, n) for answers in by_logprob],
+                                                 axis=0)
         table.append(dict(n=n, kl_formula=math.log(n) - (n - 1) / n, kl=kl, score=score,
-                          utility=true_utility))
-        print(f"n {n:3}: KL {kl:.2f}, score {score:.2f}, true utility {true_utility:.2f}")
+                          utility=true_utility, kl_logprob=kl_logprob,
+                          utility_logprob=utility_logprob))
+        print(f"n {n:3}: KL {kl:.2f}, score {score:.2f}, true utility {true_utility:.2f}; by "
+              f"log-probability: KL {kl_logprob:.2f}, true utility {utility_logprob:.2f}")
         n *= 2
     with atomic_write(f"{config.out}/best_of.json") as file:
         json.dump(table, file, indent=2)

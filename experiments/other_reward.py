@@ -5,13 +5,15 @@
 banana      how often the answer says "banana"
 utility     the true utility
 labelers    how a random labeler rates the answer
+logprob     the log-probability under SFT, which needs no labels
 mean        the mean score of the reward models out/reward-*.pt
 worst       their lowest score (arXiv 2310.02743, worst-case optimisation)
 
-All else is ppo.py's. For the first three the value function's head starts at 0, since no reward
+All else is ppo.py's. For the first four the value function's head starts at 0, since no reward
 model predicts these rewards.
 """
 
+import copy
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ import ppo
 from data.files import is_small_world, read_prompts
 from data.world.labelers import make_labelers
 from data.world.utility import utility
+from dpo import sequence_logprob
 from reward import RewardModel, load_reward
 from tools.checkpoints import load_gpt
 from tools.device import setup
@@ -30,7 +33,7 @@ from tools.flags import check, read_flags
 
 @dataclass(frozen=True)
 class Config(ppo.Config):
-    reward: str = "banana"         # banana, utility, labelers, mean or worst
+    reward: str = "banana"         # banana, utility, labelers, logprob, mean or worst
 
 
 def count_bananas(prompt, answer, ended):
@@ -61,6 +64,19 @@ def score_with(reward_fn, tokenizer, prompts):
     return score_fn
 
 
+def make_value_fn(policy):
+    """Its values start at 0."""
+    return RewardModel(copy.deepcopy(policy)).to(policy.lm_head.weight.device).eval()
+
+
+def score_by_logprob(sft):
+    """-> a score_fn of ppo.train"""
+    def score_fn(tokens, response_mask):
+        with torch.no_grad():
+            return sequence_logprob(sft, tokens, response_mask)
+    return score_fn
+
+
 def main():
     config = read_flags(__doc__, Config)
     device = setup(config)
@@ -71,8 +87,10 @@ def main():
               f"--reward {config.reward} is known only for prompts of the small world")
         prompts = read_prompts(config.prompts, "train", config.seed)
         score_fn = score_with(WRITTEN[config.reward], tokenizer, prompts)
-        gpt, _ = load_gpt(policy_path, device)
-        value_fn = RewardModel(gpt).to(device).eval()                    # its head is 0
+        value_fn = make_value_fn(policy)
+    elif config.reward == "logprob":
+        sft, _ = load_gpt(policy_path, device)
+        score_fn, value_fn = score_by_logprob(sft), make_value_fn(policy)
     else:
         check(config.reward in ("mean", "worst"),
               f"there is no --reward {config.reward}; see --help")

@@ -233,25 +233,35 @@ def temperature(folder):
 
 
 def best_of(folder):
-    """Score and true utility of best of n, PPO and DPO against the KL."""
-    paths = find_runs(folder)["n"]
-    tables = [json.loads((path / "best_of.json").read_text()) for path in paths]
-    labels, cells = [], {"kl": [], "score": [], "utility": []}
-    print_header("n", "log n - (n-1)/n", "exact KL", "score", "true utility")
+    """True utility of best of n, PPO and DPO against the KL, with labels and without."""
+    runs = find_runs(folder)
+    tables = [json.loads((path / "best_of.json").read_text()) for path in runs["n"]]
+    cells = {}
+    print_header("n", "log n - (n-1)/n", "KL", "score", "true utility", "KL, no labels",
+                 "true utility, no labels")
     for rows in zip(*tables):                                            # a row per seed
-        for key in cells:
-            cells[key].append(mean_and_spread([row[key] for row in rows]))
-        labels.append(str(rows[0]["n"]))
-        print_row(labels[-1], f"{rows[0]['kl_formula']:.2f}", *[cells[key][-1] for key in cells])
-    figure, ((axis,),) = make_axes()
-    draw_by_kl(axis, labels, cells)
-    for model, marker in (("ppo", "s"), ("dpo", "^")):
-        model_cells = {key: average(paths, model, key) for key in cells}
-        print_row(NAMES[model], "", *model_cells.values())
-        for key in ("score", "utility"):
-            draw(axis, [model_cells["kl"][0]], [model_cells[key]], fmt=marker, color=COLOURS[key],
-                 markerfacecolor="white", markersize=8, label=f"{NAMES[model]}: {key}")
-    axis.set(title="best of n (n at the dots), PPO and DPO")
+        row = [mean_and_spread([table[key] for table in rows]) for key in
+               ("kl", "score", "utility", "kl_logprob", "utility_logprob")]
+        cells[rows[0]["n"]] = row
+        print_row(str(rows[0]["n"]), f"{rows[0]['kl_formula']:.2f}", *row)
+    dial_runs = find_runs(Path(folder).with_name("dial"))
+    dpo_runs = {run: paths for run, paths in runs.items() if run == "n" or run.startswith("dpo")}
+    no_labels = {run: paths for run, paths in runs.items() if run.startswith("no-labels")}
+    figure, ((axis,),) = make_axes(1, 8, 4)
+    draw(axis, [row[0][0] for row in cells.values()], [row[2] for row in cells.values()], fmt="o-",
+         color="#7f3fbf", label="best of n by the reward model")
+    draw(axis, [row[3][0] for row in cells.values()], [row[4] for row in cells.values()], fmt="o:",
+         color="#7f3fbf", label="best of n by log-probability")
+    for model, model_runs, style, label in (("ppo", dial_runs, "s-", "PPO"),
+                                            ("dpo", dpo_runs, "^-", "DPO"),
+                                            ("ppo", no_labels, "s:", "PPO on log-probability")):
+        dots = sorted((average(paths, model, "kl")[0], average(paths, model, "utility"))
+                      for paths in model_runs.values())
+        draw(axis, [kl for kl, _ in dots], [cell for _, cell in dots], fmt=style,
+             color=COLOURS[model], label=label)
+    axis.axhline(average(runs["n"], "sft", "utility_greedy")[0], color=COLOURS["sft"],
+                 linestyle="--", label="greedy SFT")
+    axis.set(xlabel="KL to SFT, nats per answer", ylabel="true utility", xlim=(-0.2, 6))
     axis.legend(fontsize=9)
     save(figure, folder)
 

@@ -36,6 +36,8 @@ def test_best_of_n_rises_with_n_and_stays_below_the_formula(copy):
     for less, more in zip(rows, rows[1:]):
         assert less["score"] < more["score"] and less["kl"] < more["kl"]
         assert more["kl"] <= more["kl_formula"] + 1e-9
+        assert more["kl_logprob"] <= more["kl_formula"] + 1e-9
+    assert rows[0]["utility"] == approx(rows[0]["utility_logprob"]) and rows[-1]["kl_logprob"] > 0
 
 
 def test_kl_by_hand():

@@ -73,6 +73,25 @@ def test_values_of_a_written_reward_start_at_0(copy, monkeypatch):
     assert started[0].abs().max() == 0
 
 
+def test_the_logprob_reward_is_that_of_the_answer_under_sft(copy, monkeypatch):
+    """Whatever becomes of the policy."""
+    rewards = []
+
+    def train(config, policy, value_fn, score_fn, *_):
+        for p in policy.parameters():
+            p.data.zero_()
+        rewards.append(score_fn(tokens, mask))
+        assert value_fn(tokens).abs().max() == 0
+
+    monkeypatch.setattr(other_reward.ppo, "train", train)
+    sft, tokenizer = load_gpt(copy / "sft.pt")
+    tokens, mask = collate([encode_example(tokenizer, "What do cows eat?", answer)
+                            for answer in ("Cows eat grass.", "Cows eat.")])
+    call(other_reward, copy, "--reward logprob")
+    expected = (token_logprobs(sft(tokens), tokens) * mask[:, 1:]).sum(dim=1)
+    assert rewards[0].tolist() == approx(expected.tolist(), abs=1e-4)
+
+
 def test_the_likelihood_reward_adds_lambda_times_the_log_probability_so_far(out):
     """With the head at 0 the difference of two answers' scores is lambda times that of their
     log-probabilities."""

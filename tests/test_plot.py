@@ -29,7 +29,7 @@ def write(path, lines):
 
 def make_run(folder, seed, run, utility=0.5, parameters=1000):
     path = folder / f"seed-{seed}" / run
-    cell = dict(kl=16.0, score=4.0, utility=utility, correct=0.5)
+    cell = dict(kl=16.0, score=4.0, utility=utility, correct=0.5, utility_greedy=0.6)
     results = {model: cell for model in (*MODELS, "dpo")} | dict(
         sft=dict(cell, utility=0.25), parameters=parameters, seed=seed,
         rm=dict(accuracy_utility=0.8 + 0.1 * seed))
@@ -92,13 +92,17 @@ def test_best_of_n(tmp_path, pictures, capsys):
     for seed in (0, 1):
         path = make_run(tmp_path / "best_of", seed, "n")
         rows = [dict(n=n, kl_formula=math.log(n) - (n - 1) / n, kl=0.3 * n, score=n / 10 + seed,
-                     utility=0.5) for n in (2, 4, 8)]
+                     utility=0.5, kl_logprob=0.1 * n, utility_logprob=seed) for n in (2, 4, 8)]
         (path / "best_of.json").write_text(json.dumps(rows))
+        make_run(tmp_path / "best_of", seed, "no-labels-2")
+        make_run(tmp_path / "dial", seed, "beta-1")
     plot.best_of(tmp_path / "best_of")
     printed = capsys.readouterr().out
-    assert "| 4 | 0.64 | 1.20 ± 0.00 | 0.90 ± 0.71 | 0.50 ± 0.00 |" in printed
-    assert "| PPO |  | 16.00 ± 0.00 | 4.00 ± 0.00 | 0.50 ± 0.00 |" in printed
-    assert "DPO: utility" in (pictures / "best_of.svg").read_text()
+    row = "| 4 | 0.64 | 1.20 ± 0.00 | 0.90 ± 0.71 | 0.50 ± 0.00 | 0.40 ± 0.00 | 0.50 ± 0.71 |"
+    assert row in printed
+    picture = (pictures / "best_of.svg").read_text()
+    for label in ("best of n by log-probability", "DPO", "PPO on log-probability", "greedy SFT"):
+        assert f"<!-- {label} -->" in picture
 
 
 # --- the page -------------------------------------------------------------------------------------

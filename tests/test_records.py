@@ -213,7 +213,8 @@ def test_unusual_characters_survive(tmp_path):
 
 FORMATS = [
     dict(prompt="Hi", completion="Hello."), dict(instruction="Hi", input="you", output="Hello."),
-    dict(instruction="Hi", context="you", response="Hello."), dict(messages=[SYSTEM, *AGAIN, ANSWER]),
+    dict(instruction="Hi", context="you", response="Hello."),
+    dict(messages=[SYSTEM, *AGAIN, ANSWER]),
     dict(prompt="Hi", chosen="Hello.", rejected="No."),
     dict(chosen=f"{DIALOGUE} Hello.", rejected=f"{DIALOGUE} No."),
     dict(prompt=[ASK], chosen=[ASK, ANSWER], rejected=[ASK, BAD]),
@@ -231,8 +232,8 @@ def spoil(rng, value):
     if isinstance(value, list) and value and rng.random() < 0.8:
         i = rng.randrange(len(value))
         return value[:i] + [spoil(rng, value[i])] * rng.randrange(3) + value[i + 1:]
-    return rng.choice([None, True, -1, 10 ** 30, 0.5, float("nan"), "", " ", "x" * 300, "\ud800", [],
-                       [[]], {}, [None], {"role": "user"}, [ASK], [ANSWER, ANSWER], [[1]], "\0"])
+    return rng.choice([None, True, -1, 10 ** 30, 0.5, float("nan"), "", " ", "x" * 300, "\ud800",
+                       "\0", [], [[]], {}, [None], {"role": "user"}, [ASK], [ANSWER, ANSWER], [[1]]])
 
 
 @pytest.mark.parametrize("number", range(len(FORMATS)))
@@ -243,7 +244,9 @@ def test_spoiled_files_end_in_one_line_at_worst(tmp_path, number):
     for _ in range(200):
         records = [FORMATS[number]] * 5 + [spoil(rng, FORMATS[number]) for _ in range(5)]
         text = "\n".join(map(json.dumps, rng.sample(records, len(records))))
-        content = bytearray(f"[{text.replace(chr(10), ',')}]" if rng.random() < 0.3 else text, "utf-8")
+        if rng.random() < 0.3:
+            text = "[" + text.replace("\n", ",") + "]"
+        content = bytearray(text, "utf-8")
         for _ in range(rng.choice([0, 0, 3])):
             content[rng.randrange(len(content))] = rng.randrange(256)
         path.write_bytes(content)
