@@ -70,3 +70,20 @@ def test_every_script_is_in_the_reading_order_and_every_link_exists():
         assert f"`{path.name}`" in files, path.name
     for link in re.findall(r"\]\(([\w/.]+\.\w+)\)", README):
         assert (ROOT / link).is_file(), link
+
+
+def test_the_oldest_python_is_the_same_everywhere():
+    places = ["README.md", "course/instructor.md", "tools/setup.sh"]
+    versions = {re.search(r"Python (3\.\d+) or newer", (ROOT / place).read_text())[1]
+                for place in places}
+    assert versions == {"3.10"}
+    assert "sys.version_info < (3, 10)" in (ROOT / "tools/setup.sh").read_text()
+
+
+def test_every_printed_installation_is_in_a_virtual_environment():
+    """Debian and Ubuntu refuse to install packages for the system's Python."""
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]:
+        text = path.read_text()
+        for match in re.finditer(r"^(?:sudo )?(?:python3? -m )?pip3? install", text, re.M):
+            block = text[text.rindex("```", 0, match.start()):match.start()]
+            assert re.search(r"source \S*venv/bin/activate", block), f"{path}: {match[0]}"

@@ -233,7 +233,7 @@ def spoil(rng, value):
         i = rng.randrange(len(value))
         return value[:i] + [spoil(rng, value[i])] * rng.randrange(3) + value[i + 1:]
     return rng.choice([None, True, -1, 10 ** 30, 0.5, float("nan"), "", " ", "x" * 300, "\ud800",
-                       "\0", [], [[]], {}, [None], {"role": "user"}, [ASK], [ANSWER, ANSWER], [[1]]])
+                       "\0", [], [[]], {}, [None], {"role": "user"}, [ASK], [ANSWER] * 2, [[1]]])
 
 
 @pytest.mark.parametrize("number", range(len(FORMATS)))
