@@ -1,12 +1,13 @@
 """Measures policies on held-out prompts. Training sees none of these figures.
 
     python -m later.measure --models sft,ppo      --task is one of
-        policy        true utility, correct answers, KL to the reference, tokens
-        verifiable    the same on prompts with one correct answer, and on all others (_other)
+        policy        true utility, correct answers, both also greedily, KL to the reference, tokens
+        verifiable    the same on prompts with one correct answer, and on all others (_other); on a
+                      third of the former, whether any of k answers is correct (pass_at_k)
         sums          worked sums of four to six numbers, and of seven and eight; --reference chains
         harmless      is it harmless, helpful, evasive?
 
-Figures go to out/measured.json. Answers are sampled at temperature 1, KL is in nats per answer.
+Figures go to out/measured.json. All but _greedy are at temperature 1; KL is in nats per answer.
 """
 
 import json
@@ -34,7 +35,7 @@ class Config(Flags):
     task: str = "policy"           # policy, verifiable, sums or harmless
     reference: str = "sft"         # checkpoint in --out to which the KL is measured
     n: int = 300                   # prompts of each kind
-    k: int = 8                     # answers per sum for majority vote and pass@k
+    k: int = 8                     # answers per prompt for majority vote and pass@k
     max_new_tokens: int = 48       # longest answer
 
 
@@ -58,11 +59,15 @@ def answer(config, policy, ref, tokenizer, prompts):
 
 
 def measure_policy(config, policy, ref, tokenizer, prompts):
-    """-> dict(utility, correct, kl, length), empty if there are no prompts"""
+    """-> dict(utility, correct, both also with _greedy, kl, length), empty without prompts"""
     if not prompts:
         return {}
     responses, figures = answer(config, policy, ref, tokenizer, prompts)
-    return measure_utility(prompts, responses, tokenizer) | figures
+    figures |= measure_utility(prompts, responses, tokenizer)
+    greedy = respond(policy, tokenizer, [p.text for p in prompts], config.max_new_tokens, 0)
+    for name, value in measure_utility(prompts, greedy, tokenizer).items():
+        figures[f"{name}_greedy"] = value
+    return figures
 
 
 def decode_answers(prompts, responses, tokenizer):
@@ -83,15 +88,28 @@ def measure_verifiable(config, policy, ref, tokenizer):
     figures = {}
     for suffix, one_answer in (("", True), ("_other", False)):
         prompts = make_checkable(config.n, "eval", config.seed, one_answer)
-        responses, row = answer(config, policy, ref, tokenizer, prompts)
-        row |= measure_utility(prompts, responses, tokenizer)
+        row = measure_policy(config, policy, ref, tokenizer, prompts)
+        responses, _ = answer(config, policy, ref, tokenizer, prompts)
         passed = [loose(*x) for x in decode_answers(prompts, responses, tokenizer)]
         row["loose"] = sum(passed) / len(passed)
+        if one_answer:
+            row["pass_at_k"] = pass_at_k(config, policy, tokenizer, prompts[:max(1, config.n // 3)])
         for name, value in row.items():
             figures[name + suffix] = value
     text = pack(tokenizer, read_heldout_documents(0)).to(policy.lm_head.weight.device)
     tokens, mask = all_windows(text, policy.config.block_size)
     return figures | dict(lm_loss=measure_loss(policy, tokens, mask).item())
+
+
+def pass_at_k(config, policy, tokenizer, prompts):
+    """-> share of the prompts with a correct answer among k"""
+    passed = 0
+    repeated = [prompt for prompt in prompts for _ in range(config.k)]
+    responses = respond(policy, tokenizer, [p.text for p in repeated], config.max_new_tokens)
+    correct = [is_correct(*x) for x in decode_answers(repeated, responses, tokenizer)]
+    for start in range(0, len(repeated), config.k):
+        passed += any(correct[start:start + config.k])
+    return passed / len(prompts)
 
 
 def measure_votes(sums, answers):

@@ -140,11 +140,12 @@ def test_chat_refuses_a_seed_of_more_than_64_bits(copy, monkeypatch):
 # --- two checkpoints that meet --------------------------------------------------------------------
 
 
-@pytest.fixture(params=["--vocab-size 700", "--block-size 64"])
+@pytest.fixture(params=["--vocab-size 700", "--vocab-size 800 --block-size 64"])
 def other(request, out, tmp_path):
-    """A base model with another tokenizer or context, and a reward model made from it."""
+    """A base model with another tokenizer or, with the same one, another context, and a reward model
+    made from it."""
     folder = tmp_path / "other"
-    call(pretrain, folder, f"--documents 60 --steps 1 --batch 2 --n-layer 1 --n-head 2 --n-embd 16 "
+    call(pretrain, folder, f"--documents 300 --steps 1 --batch 2 --n-layer 1 --n-head 2 --n-embd 16 "
                            f"{request.param}")
     gpt, tokenizer = load_gpt(folder / "base.pt")
     save_checkpoint(folder / "reward.pt", reward.RewardModel(gpt), gpt.config, tokenizer)

@@ -13,6 +13,8 @@ from torch.testing import assert_close
 
 from conftest import call
 from data.batches import collate, encode_prompt
+from data.world.utility import measure_utility
+from generate import respond
 from later import grpo, measure, verifiers
 from later.grpo import (Config, dr_grpo_loss, group_advantages, grpo_loss, k3, leave_one_out,
                         sample_groups, update)
@@ -173,6 +175,28 @@ def test_hacks_of_the_loose_verifier_do_not_pass_the_strict_one(checkable):
                       (legs, "two four six eight no legs"),
                       (fact, fact.careful.replace(" eat ", " do not eat "))]:
         assert loose(p, answer, True) and not strict(p, answer, True), (p, answer)
+
+
+def test_pass_at_k_counts_prompts_with_any_correct_answer(out, monkeypatch):
+    """One of three answers to p is correct, none to q."""
+    policy, tokenizer = load_gpt(out / "sft.pt")
+    p, q = make_checkable(2, "train")
+    answers = {p.text: [q.careful, p.careful, "No."], q.text: ["No.", p.careful, "No."]}
+
+    def respond(policy, tokenizer, texts, *_):
+        return [tokenizer.encode(answers[text].pop()) + [tokenizer.eos] for text in texts]
+
+    monkeypatch.setattr(measure, "respond", respond)
+    assert measure.pass_at_k(measure.Config(k=3), policy, tokenizer, [p, q]) == 0.5
+
+
+def test_greedy_figures_are_of_greedy_answers(out):
+    policy, tokenizer = load_gpt(out / "sft.pt")
+    prompts = make_checkable(20, "train")
+    figures = measure.measure_policy(measure.Config(), policy, policy, tokenizer, prompts)
+    greedy = respond(policy, tokenizer, [p.text for p in prompts], 48, temperature=0)
+    expected = measure_utility(prompts, greedy, tokenizer)["utility"]
+    assert figures["utility_greedy"] == expected != figures["utility"]
 
 
 def test_score_fn_reads_the_sampled_ids_of_each_row(out):

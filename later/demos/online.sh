@@ -19,4 +19,4 @@ for rank_by in reward utility random; do
     once best.pt -m later.online --resume --method best --rank-by $rank_by --k 4 --rounds 3 \
         --batch 750 --lr 3e-4
 done
-table runs utility correct kl length
+table runs utility correct utility_greedy correct_greedy kl length

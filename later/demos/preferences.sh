@@ -66,5 +66,5 @@ orpo() {
 }
 
 for part in ${PARTS:-losses flips long orpo}; do $part; done
-table runs utility correct kl length heldout_accuracy
+table runs utility correct utility_greedy correct_greedy kl length heldout_accuracy
 table at-kl 0.2 0.4 0.6

@@ -19,5 +19,5 @@ for labels in people soft hard; do
     once ppo.pt ppo.py --resume --iterations 50
     once results.json eval.py --prompts 300 --probes 60
 done
-table results.json accuracy_utility win_utility win_labelers kl
+table results.json accuracy_utility win_utility win_utility_greedy win_labelers kl
 table runs agreement same_position

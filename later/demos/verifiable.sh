@@ -5,8 +5,8 @@
 # verifier (one true sentence that contains what is required), a loose one (the required words
 # occur), or the reward model; the algorithm GRPO, Dr. GRPO, RLOO, or PPO with a value function.
 #
-# Look for: the loose verifier's own verdict next to the fraction of correct answers; other prompts
-# (_other).
+# Look for: the loose verifier's own verdict next to the fraction of correct answers; whether greedy
+# SFT, or any of 64 answers of SFT, was correct already (is it sharpening?); other prompts (_other).
 
 source "$(dirname "$0")/common.sh"
 
@@ -17,6 +17,7 @@ once strict_rloo.pt -m later.grpo --resume --name strict_rloo --method rloo
 once loose.pt -m later.grpo --resume --name loose --reward loose
 once model.pt -m later.grpo --resume --name model --reward model
 once ppo.pt -m later.verifiers --resume --beta 0 --iterations 60
-once measured.json -m later.measure --task verifiable --max-new-tokens 72 \
+once measured.json -m later.measure --task verifiable --max-new-tokens 72 --k 64 \
     --models sft,strict,strict_dr,strict_rloo,ppo,loose,model
-table runs correct loose utility kl correct_other utility_other lm_loss
+table runs correct correct_greedy pass_at_k loose kl utility
+table runs correct_other utility_other correct_greedy_other lm_loss
