@@ -23,6 +23,21 @@ from pathlib import Path
 PICTURES = Path(os.environ.get("PICTURES", Path(__file__).parents[1] / "docs"))
 NAMES = {"base": "base", "base_few_shot": "base, few-shot", "sft": "SFT", "ppo": "PPO",
          "ppo_ptx": "PPO-ptx", "dpo": "DPO", "rm": "reward model"}
+LABELS = {"utility": "true utility", "correct": "share of answers\nthat are correct",
+          "content": "share with correct\ncontent", "kl": "KL to SFT\n(nats per answer)",
+          "score": "score of the\nreward model", "lm_loss": "pretraining loss\n(nats per token)",
+          "length": "answer's length\n(tokens)", "win_utility": "wins against SFT,\nboth at 1",
+          "win_utility_greedy": "wins against SFT,\nboth greedy",
+          "affirms_false": "share of false\npremises affirmed",
+          "denies_true": "share of true\npremises denied",
+          "invents": "share of unknown\nthings invented", "refuses": "share of needless\nrefusals",
+          "stock_answer": "share of wrong\nstock answers", "bananas": "share of answers\nwith bananas",
+          "few_shot": "share correct after\na few-shot prompt",
+          "distance": "KL to the optimum\n(nats)", "accuracy_utility": "share of pairs\nin true order",
+          "reads_wrong": "careful above\nthe same with a\nwrong fact",
+          "reads_same_kind": "careful above\nanother prompt's"}
+# a gain at temperature 1 must also be one over greedy SFT
+GREEDY = {"utility": "utility_greedy", "correct": "correct_greedy", "content": "content_greedy"}
 COLOURS = {"base": "#999999", "base_few_shot": "#8c6d31", "sft": "#1f77b4", "ppo": "#d62728",
            "ppo_ptx": "#ff7f0e", "dpo": "#2ca02c", "score": "#7f3fbf", "utility": "#d62728"}
 
@@ -156,11 +171,12 @@ def table(folder, models, *keys):
 
 
 def points(folder, models, *keys):
-    """The table, and a panel per key with a dot per run and model; SFT is a dashed line."""
+    """The table, and a panel per key with a dot per run and model. SFT is a dashed line, greedy SFT
+    a dotted one."""
     tables = table(folder, models, *keys)
     runs = find_runs(folder)
     names = list(runs)
-    figure, axes = make_axes(len(keys), 3.0, 1.3 + 0.3 * len(names))
+    figure, axes = make_axes(len(keys), 2.6, 1.6 + 0.3 * len(names))
     for i, (axis, key) in enumerate(zip(axes[0], keys)):
         for j, (model, rows) in enumerate(tables.items()):
             shown = [run for run in rows if rows[run][i]]
@@ -168,15 +184,20 @@ def points(folder, models, *keys):
                           [names.index(run) + 0.2 * j for run in shown],
                           xerr=[rows[run][i][1] for run in shown], fmt="o", capsize=3,
                           color=COLOURS.get(model), label=NAMES.get(model, model))
-        sft = average(all_paths(runs), "sft", key)
-        if sft and not {"sft", "rm"} & set(tables):
-            axis.axvline(sft[0], color=COLOURS["sft"], linestyle="--", linewidth=1)
-        axis.set_yticks(range(len(names)), names if i == 0 else [""] * len(names))
-        axis.set_title(key.replace("_", " "))
+        for sft_key, line in ((key, "--"), (GREEDY.get(key, ""), ":")):
+            sft = average(all_paths(runs), "sft", sft_key)
+            if sft and not {"sft", "rm"} & set(tables):
+                axis.axvline(sft[0], color=COLOURS["sft"], linestyle=line)
+        labels = [run.replace("-", " ") for run in names]
+        axis.set_yticks(range(len(names)), labels if i == 0 else [""] * len(names))
+        axis.set_xlabel(LABELS.get(key, key.replace("_", " ")))
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.grid(axis="x", alpha=0.3)
-    axes[0][-1].legend(fontsize=9)
-    figure.suptitle("dashed: SFT; mean and standard deviation over seeds", fontsize=10)
+    if len(tables) > 1:
+        figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=9, loc="upper right",
+                      ncols=len(tables), frameon=False)
+    lines = "" if {"sft", "rm"} & set(tables) else "; dashed: SFT; dotted: greedy SFT"
+    figure.suptitle(f"bars: standard deviation over seeds{lines}", fontsize=10, x=0.01, ha="left")
     save(figure, folder)
 
 
@@ -184,16 +205,21 @@ def points(folder, models, *keys):
 
 
 def dial(folder):
-    """Score and true utility of each beta's policy against its KL."""
+    """Score and true utility of each beta's policy, also greedily, against its KL."""
     runs = find_runs(folder)
     cells = {}
-    for key in ("kl", "score", "utility"):
+    for key in ("kl", "score", "utility", "utility_greedy"):
         cells[key] = [average(paths, "ppo", key) for paths in runs.values()]
     figure, ((axis,),) = make_axes(1, 8, 4)
     draw_by_kl(axis, [run.removeprefix("beta-") for run in runs], cells)
-    sft, _ = average(all_paths(runs), "sft", "utility")
-    axis.axhline(sft, color=COLOURS["sft"], linestyle="--", label="true utility of SFT")
-    axis.set(xscale="log", title="PPO by beta (at the dots)")
+    draw(axis, [kl for kl, _ in cells["kl"]], cells["utility_greedy"], fmt="o:",
+         color=COLOURS["utility"], label="true utility, greedy")
+    for key, line, name in (("utility", "--", "SFT"), ("utility_greedy", ":", "greedy SFT")):
+        axis.axhline(average(all_paths(runs), "sft", key)[0], color=COLOURS["sft"], linestyle=line,
+                     label=f"true utility of {name}")
+    axis.set(xscale="log", title="PPO by beta (at the dots); bars: standard deviation over seeds")
+    axis.set_xticks([0.2, 0.5, 1, 2, 5, 10], ["0.2", "0.5", "1", "2", "5", "10"])
+    axis.set_xticks([], minor=True)
     axis.legend(fontsize=9)
     save(figure, folder)
 

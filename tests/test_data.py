@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pytest import approx
 from data.batches import encode_example, encode_prompt
 from data.comparisons import Comparison, rank_agreement, read_comparisons, write_comparison
 from data.files import read_demonstrations, read_documents, read_heldout_documents
-from data.tokenizer import END, Tokenizer, learn_ranks
+from data.tokenizer import END, PATTERN, Tokenizer, learn_ranks
 from data.world.facts import Claim, Sentence, is_false, parse, sentences
 from data.world.labelers import Biases, Labeler, make_labelers, write_and_compare
 from data.world.person import Person
@@ -408,6 +409,44 @@ def test_ranks_are_the_bytes_then_the_most_frequent_pairs():
     ranks = learn_ranks("aaab aaab xy", 258)
     assert [ranks[bytes([byte])] for byte in range(256)] == list(range(256))
     assert ranks[b"aa"] == 256 and ranks[b"aaa"] == 257 and len(ranks) == 258
+
+
+def merges_by_recounting(text, n):
+    """Byte-pair encoding as it is defined: count all pairs, merge the most frequent one, repeat."""
+    words = [[bytes([byte]) for byte in word.encode()] for word in re.findall(PATTERN, text)]
+    learnt = {}                          # two merges may give the same bytes
+    while len(learnt) < n:
+        counts = Counter(pair for word in words for pair in zip(word, word[1:]))
+        if not counts:
+            break
+        best = max(counts, key=lambda pair: (counts[pair], pair))
+        learnt[best[0] + best[1]] = True
+        for word in words:
+            i = 0
+            while i < len(word) - 1:
+                if (word[i], word[i + 1]) == best:
+                    word[i:i + 2] = [best[0] + best[1]]
+                i += 1
+    return list(learnt)
+
+
+def test_the_merges_are_those_of_recounting_after_every_merge():
+    rng = random.Random(0)
+    texts = ["\n".join(make_documents(20)), "aaaaaaaaa aaaa", ""]
+    texts += ["".join(rng.choice("aab b") for _ in range(80)) for _ in range(60)]
+    for text in texts:
+        ranks = list(learn_ranks(text, 256 + 60))
+        assert ranks[:256] == [bytes([byte]) for byte in range(256)]
+        assert ranks[256:] == merges_by_recounting(text, 60), text
+
+
+def test_long_words_are_learnt_fast_and_with_a_bar(capsys):
+    """Text without spaces is a single word; recounting it after every merge would take a minute."""
+    rng = random.Random(0)
+    text = "".join(chr(0x4e00 + min(int(rng.expovariate(0.01)), 900)) for _ in range(40_000))
+    start = time.process_time()
+    learn_ranks(text, 1023)
+    assert time.process_time() - start < 10 and "tokenizer: 100%" in capsys.readouterr().err
 
 
 def test_a_tokenizer_survives_its_state(tokenizer):
