@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from course.holes import ROOT
+from course.rewrite import rewrite
 from course.sandbox import copy_project, read_object, read_submitted, report, run_limited
 from course.surgery import make_change, read_changes
 from tools.flags import check, read_flags
@@ -25,7 +26,7 @@ from tools.flags import check, read_flags
 class Config:
     make: str = ""                 # the new folder of ten programs
     grade: str = ""                # the submitted folder
-    seed: int = 0                  # numbers the bugs; the same for --make and --grade
+    seed: int = 0                  # orders the bugs, writes the programs; same for --make, --grade
     results: str = ""              # also write Gradescope's results.json to this path
     user: str = ""                 # run the tests as this user; needs root, see instructor.md
 
@@ -43,28 +44,35 @@ def versions(bug):
     return source, make_change(bug, source)
 
 
+def rewritten_versions(bug, seed):
+    """-> the same two, written as in the student's program"""
+    return [rewrite(text, seed) for text in versions(bug)]
+
+
 def number_bugs(seed):
     """-> {"1": bug, ...}"""
     bugs = random.Random(f"bugs {seed}").sample(BUGS, len(BUGS))
     return {str(n): bug for n, bug in enumerate(bugs, 1)}
 
 
-def write_program(folder, file, text):
-    """The scripts, data/ and tools/, with another text in one file."""
-    copy_project(folder, "tests", "course", "docs", "experiments", "later", "README.md")
+def write_program(folder, file, text, seed):
+    """The scripts, data/ and tools/, written differently (rewrite.py), with this text in a file."""
+    copy_project(folder, "tests", "course", "docs", "experiments", "later", "*.md")
+    for path in folder.rglob("*.py"):
+        path.write_text(rewrite(path.read_text("utf-8"), seed), "utf-8")
     (folder / file).write_text(text, "utf-8")
 
 
-def changed_lines(bug):
+def changed_lines(bug, seed):
     """Line numbers that count as the place of the bug: the wrong line and its neighbours."""
-    correct, wrong = [text.splitlines() for text in versions(bug)]
+    correct, wrong = [text.splitlines() for text in rewritten_versions(bug, seed)]
     changed = next(i for i, line in enumerate(correct) if line != wrong[i])
     return range(changed, changed + 3)
 
 
-def judge_line(bug, answer):
+def judge_line(bug, answer, seed):
     """-> points of 1, feedback"""
-    if answer in [f"{bug.place}:{line_number}" for line_number in changed_lines(bug)]:
+    if answer in [f"{bug.place}:{line_number}" for line_number in changed_lines(bug, seed)]:
         return 1, "this is the line"
     return 0, "this is not the line"
 
@@ -76,15 +84,15 @@ def run_test(program, name, user):
     return run_limited(code, program, 60, user)
 
 
-def judge_test(number, bug, test_file, folder, user=""):
+def judge_test(number, bug, test_file, folder, seed, user=""):
     """-> points of 2, feedback"""
     name = f"test_bug_{number}"
     if f"def {name}(" not in test_file:
         return 0, f"no {name}"
     statuses = []
-    for version, text in zip(("correct", "wrong"), versions(bug)):
+    for version, text in zip(("correct", "wrong"), rewritten_versions(bug, seed)):
         program = folder / f"{number}-{version}"
-        write_program(program, bug.place, text)
+        write_program(program, bug.place, text, seed)
         (program / "test_bugs.py").write_text(test_file, encoding="utf-8")
         statuses.append(run_test(program, name, user))
     if statuses[0] == 1:
@@ -107,8 +115,10 @@ def grade(config):
 
         def judge(item):
             number, bug = item
-            points, feedback = judge_line(bug, answers.get(number))
-            more, test_feedback = judge_test(number, bug, test_file, Path(folder), config.user)
+            seed = f"{config.seed} {number}"
+            points, feedback = judge_line(bug, answers.get(number), seed)
+            more, test_feedback = judge_test(number, bug, test_file, Path(folder), seed,
+                                             config.user)
             return f"bug {number}", points + more, 3, f"{feedback}; {test_feedback}"
         with ThreadPoolExecutor(2) as pool:
             rows = list(pool.map(judge, number_bugs(config.seed).items()))
@@ -122,7 +132,8 @@ def main():
         return grade(config)
     check(config.make and not Path(config.make).exists(), "--make must be a new folder")
     for number, bug in number_bugs(config.seed).items():
-        write_program(Path(config.make) / number, bug.place, versions(bug)[1])
+        seed = f"{config.seed} {number}"
+        write_program(Path(config.make) / number, bug.place, rewritten_versions(bug, seed)[1], seed)
     print(f"{config.make}: {len(BUGS)} programs, each with a bug")
 
 

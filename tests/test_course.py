@@ -4,10 +4,12 @@ read, forge nor hang. `python -m course.check` checks more and takes longer.
 """
 
 import ast
+import difflib
 import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,11 +17,13 @@ from pathlib import Path
 import pytest
 
 from course import bugs, questions
-from course.bugs import BUGS, HELD_BACK, changed_lines, judge_line, judge_test, versions
+from course.bugs import (BUGS, HELD_BACK, changed_lines, judge_line, judge_test, number_bugs,
+                         rewritten_versions, versions, write_program)
 from course.cases import evaluate_all
 from course.grade import Config, judge, mistaken_outputs, run_submitted
 from course.handout import hand_out
 from course.holes import HOLES, LATER, RECIPE, ROOT, is_empty
+from course.rewrite import rewrite
 from course.sandbox import read_object, run_limited, run_student
 from course.surgery import empty, find_function, read_changes, split_at_body
 
@@ -370,13 +374,81 @@ def test_a_bad_file_costs_its_own_points_and_one_line_explains_why(tmp_path):
 
 @pytest.mark.parametrize("bug", BUGS, ids=range(1, 11))
 def test_a_bug_is_valid_python_and_its_line_is_recognised(bug):
-    correct, wrong = versions(bug)
-    compile(wrong, bug.place, "exec")
-    line_number = changed_lines(bug)[1]
-    assert wrong.splitlines()[line_number - 1] != correct.splitlines()[line_number - 1]
-    assert judge_line(bug, f"{bug.place}:{line_number}")[0] == 1
-    for answer in (f"{bug.place}:9999", None, {}):
-        assert judge_line(bug, answer)[0] == 0
+    compile(versions(bug)[1], bug.place, "exec")
+    starter = {line.strip() for path in python_files() for line in path.read_text().splitlines()}
+    for seed in ("0 3", "7 1", "2026 10"):
+        correct, wrong = [text.splitlines() for text in rewritten_versions(bug, seed)]
+        line_number = changed_lines(bug, seed)[1]
+        changed = {line_number - 1, *(i for i, line in enumerate(wrong) if line not in correct)}
+        assert changed == {line_number - 1}                  # one line, written unlike the starter's
+        assert not {wrong[line_number - 1].strip(), correct[line_number - 1].strip()} & starter
+        assert judge_line(bug, f"{bug.place}:{line_number}", seed)[0] == 1
+        for answer in (f"{bug.place}:9999", None, {}):
+            assert judge_line(bug, answer, seed)[0] == 0
+
+
+def python_files(folder=ROOT):
+    return sorted([*folder.glob("*.py"), *folder.glob("data/**/*.py"), *folder.glob("tools/*.py")])
+
+
+def changed_between(a, b):
+    return sum(line[0] in "+-" for line in difflib.unified_diff(
+        a.splitlines(), b.splitlines(), n=0, lineterm=""))
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """The programs of two numbers."""
+    folder = tmp_path_factory.mktemp("programs")
+    for number, bug in list(number_bugs(3).items())[:2]:
+        seed = f"3 {number}"
+        write_program(folder / number, bug.place, rewritten_versions(bug, seed)[1], seed)
+    return folder
+
+
+def test_no_diff_shows_where_a_bug_is(programs):
+    texts = {}
+    for name, folder in (("starter", ROOT), ("1", programs / "1"), ("2", programs / "2")):
+        texts[name] = {path.relative_to(folder): path.read_text() for path in python_files(folder)}
+    for a, b in (("starter", "1"), ("starter", "2"), ("1", "2")):
+        assert texts[a].keys() == texts[b].keys()
+        for file in ("ppo.py", "reward.py", "model.py"):
+            assert changed_between(texts[a][Path(file)], texts[b][Path(file)]) > 40
+        assert sum(changed_between(texts[a][file], texts[b][file]) for file in texts[a]) > 1000
+
+
+def test_a_program_written_differently_does_the_same(tmp_path):
+    """The tests of the project pass on it."""
+    solved = rewrite((ROOT / "dpo.py").read_text(), "4")
+    write_program(tmp_path / "program", "dpo.py", solved, "4")
+    shutil.copytree(ROOT / "tests", tmp_path / "program" / "tests")
+    process = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_model.py",
+         "tests/test_dpo.py", "tests/test_reward.py", "tests/test_tools.py"],
+        cwd=tmp_path / "program", capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout[-2000:]
+
+
+def test_rewriting_keeps_what_others_see_and_the_comments_of_flags():
+    source = """import sys
+@dataclass
+class Config:
+    lr: float = 1.0     # the rate
+def double(x, scale=2):
+    y = x * scale
+    def inner(z):
+        nonlocal y
+        y += z
+    inner(1)
+    return [y for y in (y,)] + [len(sys.argv) * 0]
+def other(a):
+    return double(a)
+"""
+    for seed in range(5):
+        text, names = rewrite(source, seed), {"dataclass": lambda cls: cls}
+        exec(text, names)
+        assert names["double"](x=3, scale=4) == [13, 0] and names["other"](1) == [3, 0]
+        assert "lr: float = 1.0     # the rate" in text and " y = " not in text
 
 
 @pytest.mark.parametrize("on_correct, on_bug, points", [
@@ -385,12 +457,13 @@ def test_a_test_counts_if_it_passes_on_the_correct_program_and_fails_on_the_bug(
         tmp_path, monkeypatch, on_correct, on_bug, points):
     """Exit statuses of pytest: 0 passed, 1 failed, others did not run; None took too long."""
     def run_test(program, name, user):
-        is_correct = (program / BUGS[0].place).read_text() == versions(BUGS[0])[0]
+        correct, _ = rewritten_versions(BUGS[0], "5")
+        is_correct = (program / BUGS[0].place).read_text() == correct
         return on_correct if is_correct else on_bug
     monkeypatch.setattr(bugs, "run_test", run_test)
     test_file = "def test_bug_1():\n    assert True\n"
-    assert judge_test("1", BUGS[0], test_file, tmp_path)[0] == points
-    assert judge_test("2", BUGS[0], test_file, tmp_path) == (0, "no test_bug_2")
+    assert judge_test("1", BUGS[0], test_file, tmp_path, "5")[0] == points
+    assert judge_test("2", BUGS[0], test_file, tmp_path, "5") == (0, "no test_bug_2")
 
 
 # --- questions ------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ def test_best_of_n_rises_with_n_and_stays_below_the_formula(copy):
         assert more["kl"] <= more["kl_formula"] + 1e-9
         assert more["kl_logprob"] <= more["kl_formula"] + 1e-9
     assert rows[0]["utility"] == approx(rows[0]["utility_logprob"]) and rows[-1]["kl_logprob"] > 0
+    assert rows[-1]["kl_logprob"] != rows[-1]["kl"]          # another answer is chosen
 
 
 def test_kl_by_hand():
