@@ -118,6 +118,26 @@ def draw_grpo(padded, spread, beta):
     return logp, old_logp, ref_logp, normal(5), mask, clip, beta
 
 
+def draw_dr_grpo(padded, spread):
+    return *draw_policy(padded, spread), 12
+
+
+def draw_verdict(what):
+    """A prompt with one correct answer, an answer to it, whether it ended."""
+    from later.verifiers import make_checkable              # part 1 is graded without later/
+    seed = torch.randint(10 ** 6, ()).item()
+    prompts = make_checkable(200, "train", seed)
+    prompt = next(p for p in prompts if " eat " in p.careful)
+    other = next(p for p in prompts if p.careful != prompt.careful)
+    answers = {"correct": prompt.careful, "wrong fact": prompt.wrong,
+               "denied fact": prompt.careful.replace(" eat ", " do not eat "),
+               "another prompt's": other.careful, "unfinished": prompt.careful,
+               "two sentences": f"{prompt.careful} {prompt.careful}",
+               "only the words": " ".join(options[0] for _, options in prompt.required) + " and.",
+               "more than required": f"{prompt.careful} {other.careful}"}
+    return prompt, answers[what], what != "unfinished"
+
+
 def draw_simpo(scale):
     n_w, n_l = torch.randint(2, 12, (2, 6)).float().unbind()
     return normal(6, scale=scale) * n_w, normal(6, scale=scale) * n_l, n_w, n_l, 2.3, 0.8
@@ -164,6 +184,11 @@ CASES = {                      # {function: {case: (draw, *its arguments)}}
     "grpo_loss": {"no KL penalty": (draw_grpo, WHOLE, 0.05, 0.0),
                   "clipped": (draw_grpo, WHOLE, 0.6, 0.3),
                   "padding": (draw_grpo, PADDED, 0.6, 0.3)},
+    "dr_grpo_loss": {"ratio near 1": (draw_dr_grpo, WHOLE, 0.05),
+                     "clipped": (draw_dr_grpo, WHOLE, 0.6), "padding": (draw_dr_grpo, PADDED, 0.6)},
+    "strict": {what: (draw_verdict, what) for what in
+               ("correct", "wrong fact", "denied fact", "another prompt's", "unfinished",
+                "two sentences", "only the words", "more than required")},
     "simpo_loss": {"small margins": (draw_simpo, 1.0), "large margins": (draw_simpo, 200.0)},
     "process_loss": {"whole rows": (draw_steps, WHOLE, 1.0), "padding": (draw_steps, PADDED, 1.0),
                      "confident and wrong": (draw_steps, WHOLE, 200.0)},
@@ -173,7 +198,7 @@ CASES = {                      # {function: {case: (draw, *its arguments)}}
 DIFFERENTIATED = dict(
     token_logprobs=[0], masked_mean=[0], lm_loss=[0], score=[0], preference_loss=[0, 1],
     ranking_loss=[0], policy_loss=[0], value_loss=[0], sequence_logprob=[0], dpo_loss=[0, 1],
-    grpo_loss=[0], simpo_loss=[0, 1], process_loss=[0])
+    grpo_loss=[0], dr_grpo_loss=[0], simpo_loss=[0, 1], process_loss=[0])
 
 
 # --- what a function does with them ---------------------------------------------------------------
@@ -221,7 +246,7 @@ def evaluate(function, name, case, seed):
     try:
         with torch.set_grad_enabled(len(inputs) > 0):
             results = name_results(function(*arguments))
-        outputs = {key: x.detach().float() for key, x in results.items()}
+        outputs = {key: torch.as_tensor(x).detach().float() for key, x in results.items()}
         if inputs:
             outputs |= differentiate(results, inputs)
     except Exception as error:

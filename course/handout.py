@@ -1,12 +1,15 @@
 """The student's version: this project with the bodies of some functions empty.
 
     python -m course.handout --to ../assignment                     the recipe's 14 functions
-    python -m course.handout --to ../assignment --later             methods after 2022
+    python -m course.handout --to ../optional --later               GRPO, and other later methods
+
+AGENTS.md tells a student's coding assistant to be a tutor.
 
 Left out are solutions, bugs, and all tests that are not of a script with empty functions or that
 would show a bug of part 2.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +26,7 @@ class Config:
     later: bool = False            # the second assignment, with the recipe solved
 
 
-OF_COURSE = ["README.md", "__init__.py", "holes.py", "waiting.py"]
+OF_COURSE = ["README.md", "__init__.py", "holes.py", "start.py", "waiting.py"]
 TESTS = ["conftest.py", "run.sh", "test_eight_more.py", "test_gibbs.py", "test_sft.py",
          *{f"test_{Path(hole.file).stem}.py" for hole in RECIPE}]
 
@@ -48,6 +51,7 @@ def hand_out(folder, holes):
     for hole in holes:
         path = folder / hole.file
         path.write_text(empty(path.read_text("utf-8"), hole.name, hole.note), "utf-8")
+    shutil.copy(ROOT / "course" / "tutor.md", folder / "AGENTS.md")
     for name, tests_of_bugs in HELD_BACK.items():
         path = folder / "tests" / name
         path.write_text(drop_functions(path.read_text("utf-8"), tests_of_bugs), "utf-8")

@@ -1,8 +1,5 @@
 """The functions that a student writes, in the order in which they are written: a later one may call
-an earlier one. handout.py, grade.py and the points follow this table.
-
-    python -m course.holes       which functions are written, which are not, and a hint for each
-"""
+an earlier one. start.py, handout.py, grade.py and the points follow this table."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +48,7 @@ RECIPE = [
          "the value of the state before the action; whiten once, over the whole batch",
          "Sample with `sample` at temperature 1. A prompt may contain eos too. A response without\n"
          "eos gets config.missing_eos_score. gamma is 1. In the fields of the Rollout, values\n"
-         "outside the mask are arbitrary. stats come from `describe`."),
+         "outside the mask are arbitrary. stats come from `rollout_stats`."),
     Hole("dpo.py", "sequence_logprob", 3,
          "a sum over the response; its first action is at the last token of the prompt"),
     Hole("dpo.py", "dpo_loss", 7,
@@ -60,12 +57,19 @@ RECIPE = [
          "margin; reward_chosen and reward_rejected, beta times the log-ratios"),
 ]
 
-LATER = [                   # a second assignment: methods after 2022
+LATER = [                   # optional: GRPO on verifiable rewards, and other methods after 2022
     Hole("later/grpo.py", "group_advantages", 3,
          "every row by itself; population standard deviation"),
     Hole("later/grpo.py", "grpo_loss", 6,
          "a mean over the tokens of each answer, then over answers; the KL is part of the loss",
          "use `clipped_terms` and `k3`; stats are those of `clipped_terms`"),
+    Hole("later/grpo.py", "dr_grpo_loss", 4,
+         "the same constant for every answer, however long; no KL",
+         "use `clipped_terms`; stats are those of `clipped_terms`"),
+    Hole("later/verifiers.py", "strict", 4,
+         "`sentences`, `parse`, `loose` and FACTS do the work; a denied claim is true if\n"
+         "the fact does not hold",
+         "-> bool. `parse` gives None for what is no sentence of the small world"),
     Hole("later/preferences.py", "simpo_loss", 5,
          "means per token, no reference; the winner must lead by gamma",
          "stats: `describe` of the margin without gamma"),
@@ -80,15 +84,3 @@ HOLES = RECIPE + LATER
 
 def is_empty(hole, source):
     return f'raise NotImplementedError("{hole.name}")' in source
-
-
-def main():
-    for hole in HOLES:
-        path = ROOT / hole.file
-        if path.is_file():
-            state = "to write" if is_empty(hole, path.read_text(encoding="utf-8")) else "written"
-            print(f"{hole.file:21} {hole.name:17} {hole.points:2} points  {state}\n    {hole.hint}")
-
-
-if __name__ == "__main__":
-    main()

@@ -81,8 +81,39 @@ def test_the_handout_is_empty_and_holds_no_solution(student):
             if len(line) > 34:
                 assert not [path for path, text in texts.items() if line in text], line
     assert {path.name for path in (student / "course").iterdir()} == {
-        "README.md", "__init__.py", "holes.py", "waiting.py"}
+        "README.md", "__init__.py", "holes.py", "start.py", "waiting.py"}
     assert not (student / "later").exists() and not (student / ".git").exists()
+
+
+def start(folder):
+    return subprocess.run([sys.executable, "-m", "course.start"], cwd=folder, capture_output=True,
+                          text=True)
+
+
+def test_start_says_what_is_next_and_explains_what_fails(student, tmp_path):
+    folder = shutil.copytree(student, tmp_path / "student")
+    assert (folder / "AGENTS.md").read_text().startswith("# For coding assistants")
+    lines = start(folder).stdout.splitlines()
+    assert sum(line.startswith("to write") for line in lines) == 14
+    source = (folder / "model.py").read_text()
+    line_number = find_function(source, "token_logprobs").lineno
+    assert f"next: model.py:{line_number} token_logprobs" in lines
+
+    solved = "\n".join(split_at_body(HOLE["token_logprobs"].solved(), "token_logprobs")[1])
+    unwritten = '    raise NotImplementedError("token_logprobs")'
+    (folder / "model.py").write_text(source.replace(unwritten, solved))
+    lines = start(folder).stdout.splitlines()
+    assert "written    4 points  model.py             token_logprobs" in lines
+    assert any(re.match(r"next: model.py:\d+ masked_mean", line) for line in lines)
+
+    wrong = solved.replace("tokens[:, 1:, None]", "tokens[:, :-1, None]")
+    assert wrong != solved
+    (folder / "model.py").write_text(source.replace(unwritten, wrong))
+    shown = start(folder).stdout
+    assert "This test fails: tests/test_model.py::test_token_logprobs" in shown and "E  " in shown
+    (folder / "model.py").write_text(source.replace(unwritten, "    return ("))
+    end = start(folder)
+    assert end.returncode == 1 and "is not Python" in end.stderr and "Trace" not in end.stderr
 
 
 def test_the_second_handout_has_the_recipe_solved(tmp_path):
@@ -142,8 +173,8 @@ def test_every_known_mistake_costs_points_and_is_named(hole):
         assert fraction < 1 and feedback.startswith(mistake.explanation), mistake
 
 
-def test_there_are_142_known_mistakes():
-    assert len(read_changes("mistakes.txt")) == 142
+def test_there_are_154_known_mistakes():
+    assert len(read_changes("mistakes.txt")) == 154
 
 
 OTHERWISE = """
@@ -250,6 +281,21 @@ def grpo_loss(logp, old_logp, ref_logp, adv, mask, clip, beta):
         d = ref_logp[i][keep] - logp[i][keep]
         losses.append((beta * (d.exp() - 1 - d) - terms[i][keep]).mean())
     return torch.stack(losses).mean(), stats
+---
+def dr_grpo_loss(logp, old_logp, adv, mask, clip, max_new_tokens):
+    terms, stats = clipped_terms(logp, old_logp, adv, mask, clip)
+    return -terms.sum() / len(mask) / max_new_tokens, stats
+---
+def strict(prompt, answer, ended):
+    if not ended or loose(prompt, answer, ended) is False or answer.count(".") > 1:
+        return False
+    sentence = parse(sentences(answer)[0])
+    if not sentence or sentence.unknown:
+        return False
+    if sentence.claim:
+        *key, obj, affirmed = sentence.claim
+        return affirmed is (FACTS.get(tuple(key)) == obj)
+    return True
 ---
 def simpo_loss(pi_w, pi_l, n_w, n_l, beta, gamma):
     margin = beta * pi_w / n_w - beta * pi_l / n_l
