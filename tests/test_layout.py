@@ -18,7 +18,7 @@ LEVELS = [                                   # a module imports from its own lev
     ["generate", "pretrain", "sft", "compare", "reward", "dpo"],
     ["ppo"],
     ["eval", "report", "chat", "tools.convert"],
-    ["later", "course", "experiments", "tests"]]
+    ["later", "course", "experiments", "tests", "report.slow_motion"]]
 
 
 def parse(module):
