@@ -55,11 +55,15 @@ def main():
     config = read_flags(__doc__, Config)
     check(config.n_embd % config.n_head == 0 and config.n_embd % 2 == 0,
           f"--n-embd {config.n_embd} must be even and a multiple of --n-head {config.n_head}")
+    check(config.dropout < 1 and config.block_size > 1 and config.vocab_size > 256,
+          "--dropout must be below 1, --block-size above 1 and --vocab-size above 256")
     device = setup(config)
     documents = read_documents(config.documents, config.seed)
     # 2,000 documents suffice for learning the merges; one token of the vocabulary is end-of-text
     tokenizer = Tokenizer(learn_ranks("\n".join(documents[:2000]), config.vocab_size - 1))
     text = pack(tokenizer, documents).to(device)
+    heldout_text = pack(tokenizer, read_heldout_documents(config.documents)).to(device)
+    heldout_tokens, heldout_mask = all_windows(heldout_text, config.block_size)
 
     gpt_config = GPTConfig(vocab_size=tokenizer.vocab_size, block_size=config.block_size,
                            n_layer=config.n_layer, n_head=config.n_head, n_embd=config.n_embd,
@@ -84,9 +88,8 @@ def main():
         if step % 100 == 99:
             run.save(step)
 
-    heldout_text = pack(tokenizer, read_heldout_documents(config.documents)).to(device)
-    tokens, mask = all_windows(heldout_text, config.block_size)
-    run.finish(model, tokenizer, heldout_loss=measure_loss(model.eval(), tokens, mask))
+    heldout_loss = measure_loss(model.eval(), heldout_tokens, heldout_mask)
+    run.finish(model, tokenizer, heldout_loss=heldout_loss)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ in another. If a wrong function returns the same as a known mistake, the feedbac
 
 import functools
 import os
+import pwd
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -97,10 +98,15 @@ def grade(config, seed, holes):
     return rows
 
 
+def has_user(name):
+    return name in [entry.pw_name for entry in pwd.getpwall()]
+
+
 def main():
     config = read_flags(__doc__, Config)
     check(Path(config.submission).is_dir() and config.submission, "--submission must be a folder")
     check(not config.user or os.geteuid() == 0, "--user needs root")
+    check(not config.user or has_user(config.user), f"--user {config.user}: there is no such user")
     torch.set_num_threads(1)
     seed = config.seed if config.seed >= 0 else secrets.randbelow(10 ** 6)
     rows = grade(config, seed, LATER if config.later else RECIPE)

@@ -67,7 +67,7 @@ def rewrite(source, seed):
     lines, texts, functions = source.splitlines(), [], {}
     end = 0                              # of what has been read
 
-    def write_functions():               # in an order of their own, up to the next class or statement
+    def write_functions():               # those before a class or statement, in another order
         for name in sorted(functions, key=lambda name: choose(seed, name, range(10 ** 9))):
             texts.append(functions[name])
         functions.clear()

@@ -47,9 +47,8 @@ def tests_of(files):
 
 def run_tests(paths):
     """-> name of the first test that fails or "", pytest's output"""
-    output = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "-p", "no:cacheprovider", *paths],
-        cwd=ROOT, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "-p", "no:cacheprovider"]
+    output = subprocess.run(command + paths, cwd=ROOT, capture_output=True, text=True).stdout
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.M)
     return failed[1] if failed else "", output
 

@@ -54,11 +54,15 @@ def drop_long(examples, max_length, name):
 
 def drop_long_prompts(tokenizer, prompts, max_length):
     """[Prompt or OwnPrompt] without those longer than max_length tokens."""
-    fitting = [p for p in prompts if len(encode_prompt(tokenizer, p.text)) <= max_length]
-    if len(fitting) < len(prompts):
-        print(f"{len(prompts) - len(fitting)} of {len(prompts)} prompts are longer than "
-              f"{max_length} tokens, leave no room for a response and are left out")
-    check(fitting, "no prompt leaves room for a response; lower --max-new-tokens")
+    fitting, long = [], []
+    for prompt in prompts:
+        n_tokens = len(encode_prompt(tokenizer, prompt.text))
+        (fitting if n_tokens <= max_length else long).append(prompt)
+    if long:
+        print(f"{len(long)} of {len(prompts)} prompts are longer than {max_length} tokens, leave "
+              f"no room for a response and are left out; the first is {long[0].text[:40]!r}...")
+    check(fitting, f"all {len(prompts)} prompts are longer than {max_length} tokens and leave no "
+                   "room for a response of --max-new-tokens")
     return fitting
 
 

@@ -33,7 +33,8 @@ def write_comparison(file, record):
 def read_comparisons(path, tokenizer, block_size):
     """-> train, valid: lists of Comparison. Those longer than the context are left out; of equal
     responses to a prompt only the best one is kept."""
-    check(Path(path).is_file(), f"{path} not found; run `python compare.py` first")
+    advice = "; run `python compare.py` first" if Path(path).name == "comparisons.jsonl" else ""
+    check(Path(path).is_file(), f"{path} not found{advice}")
     n_repeated = 0
 
     def parse(record):
@@ -69,15 +70,18 @@ def read_comparisons(path, tokenizer, block_size):
 
 def encode_responses(record, responses, tokenizer):
     """-> a list of token ids per response: those that were sampled, if the record has them"""
-    if "ids" not in record:
+    if not is_list_of_ids(record.get("ids")):                # "ids" may mean something else
         return [encode_response(tokenizer, response) for response in responses]
-    try:
-        decoded = [tokenizer.decode(ids) for ids in record["ids"] if ids]
-    except (TypeError, KeyError, ValueError, OverflowError):
-        decoded = []
-    if decoded != responses:
+    in_vocabulary = all(i < tokenizer.vocab_size for ids in record["ids"] for i in ids)
+    if not in_vocabulary or [tokenizer.decode(ids) for ids in record["ids"]] != responses:
         raise WrongFile('"ids" do not decode to the responses; another tokenizer made them')
     return record["ids"]
+
+
+def is_list_of_ids(value):
+    return isinstance(value, list) and all(
+        isinstance(ids, list) and ids and all(type(i) is int and i >= 0 for i in ids)
+        for ids in value)
 
 
 def is_train(record, prompt):

@@ -49,6 +49,7 @@ def read_usable(path, parse):
             record = parse_json(record) if isinstance(record, str) else record
             if not isinstance(record, dict):
                 raise Unusable("not a JSON object with named fields")
+            record = {key: value for key, value in record.items() if value is not None}
             usable.append(parse(record))
             unread |= record.keys() - FIELDS - OF_COMPARE
         except Unusable as error:
@@ -87,7 +88,11 @@ def split_records(path):
 
 def parse_json(text):
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if "\\ud" in text.lower():                           # perhaps halves of surrogate pairs
+            text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8")
+            value = json.loads(text)
+        return value
     except (ValueError, RecursionError) as error:
         raise Unusable(f"not JSON ({error})")
 
@@ -99,7 +104,7 @@ def get_text(record, key):
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
         raise Unusable(f'"{key}" is missing, empty or not text')
-    return value.encode("utf-8", "replace").decode("utf-8")          # halves of surrogate pairs
+    return value
 
 
 def get_messages(record, key):
@@ -134,17 +139,20 @@ def parse_prompt(record):
         if dialogue and dialogue[-1][0] == "assistant":
             dialogue.pop()
         return write_prompt(dialogue)
+    if isinstance(record.get("chosen"), list):
+        return parse_reply(record, "chosen")[0]
     if isinstance(record.get("prompt"), list):
         return write_prompt(get_messages(record, "prompt"))
     key = "prompt" if "prompt" in record else "instruction"
-    if key not in record and isinstance(record.get("chosen"), list):
-        return parse_reply(record, "chosen")[0]
     if key not in record and "chosen" in record:
         return parse_transcripts(record)[0]
     prompt = get_text(record, key)
     for key in ("input", "context"):                         # of Alpaca and Dolly, often empty
-        if record.get(key):
-            prompt += "\n" + get_text(record, key)
+        value = record.get(key, "")
+        if not isinstance(value, str):
+            raise Unusable(f'"{key}" is not text')
+        if value.strip():
+            prompt += "\n" + value
     return prompt.strip("\n")
 
 
@@ -157,8 +165,11 @@ def parse_reply(record, key):
         before = get_messages(record, "prompt")
     elif "prompt" in record:
         before = [("user", get_text(record, "prompt"))]
-    if not all(message in dialogue for message in before):   # some files repeat the prompt there
-        dialogue = before + dialogue
+    if not all(message in dialogue for message in before):
+        n_repeated = len(before)                             # messages of the prompt, if any
+        while before[len(before) - n_repeated:] != dialogue[:n_repeated]:
+            n_repeated -= 1
+        dialogue = before + dialogue[n_repeated:]
     if not dialogue or dialogue[-1][0] != "assistant":
         raise Unusable(f'"{key}" does not end in a message of the assistant')
     return write_prompt(dialogue[:-1]), dialogue[-1][1]
@@ -206,7 +217,8 @@ def parse_transcripts(record):
     chosen, rejected = get_text(record, "chosen"), get_text(record, "rejected")
     before, _, answer = chosen.rpartition(turn)
     prompt = before + turn
-    if not before or not rejected.startswith(prompt):
+    rest = answer + rejected[len(prompt):]
+    if not before or not rejected.startswith(prompt) or "\n\nHuman:" in rest or turn in rest:
         raise Unusable('without "prompt", chosen and rejected must be two transcripts that are the '
                        'same up to the last "Assistant:"')
     answers = [answer.strip(), rejected[len(prompt):].strip()]

@@ -11,7 +11,9 @@ sampled tokens, labelled with probability sigmoid(r_1 - r_2), as the Bradley-Ter
 
 import copy
 import json
+import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from tqdm import trange
@@ -24,7 +26,7 @@ from model import sample, token_logprobs
 from reward import load_reward, score_all
 from tools.checkpoints import load_gpt
 from tools.device import setup
-from tools.flags import atomic_write, read_flags
+from tools.flags import atomic_write, check, read_flags
 from tools.optimizers import make_adam, scale_lr
 
 
@@ -121,6 +123,9 @@ def train_dpo(config, policy, ref_logp, rewards, prompts, batch_size=64):
 def main():
     config = read_flags(__doc__, Config)
     device = setup(config)
+    check(config.beta > 0, "--beta must be positive")
+    check(not Path(f"{config.out}/answers.jsonl").is_file(), f"{config.out} has eval.py's results; "
+          "copy sft.pt and reward.pt into a folder of their own, as closed_form.sh does")
     sft, tokenizer = load_gpt(f"{config.out}/sft.pt", device)
     value_fn = load_reward(f"{config.out}/reward.pt", device, (sft, tokenizer))
     prompts = []
@@ -133,6 +138,7 @@ def main():
 
     def measure(name, policy):
         distance = kl(next_token_logp(policy, prompts), best_logp).mean().item()
+        check(math.isfinite(distance), f"{name}: the distance is {distance}; try a lower --lr")
         measured[name] = dict(distance=distance)
         print(f"KL({name} || pi*) = {distance:.3f}")
     measure("sft", sft)

@@ -95,6 +95,7 @@ def main():
         check(config.reward in ("mean", "worst"),
               f"there is no --reward {config.reward}; see --help")
         paths = sorted(Path(config.out).glob("reward-*.pt"))
+        check(paths, f"{config.out} has no reward-1.pt and so on; see remedies.sh")
         reward_models = [load_reward(path, device, (policy, tokenizer)) for path in paths]
         value_fn = load_reward(paths[0], device)
 

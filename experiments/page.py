@@ -54,6 +54,8 @@ def describe_candidates(path):
 
 
 def main():
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     folder, page = sys.argv[1:]
     paths = plot.all_paths(plot.find_runs(folder))
     data = dict(dial=describe_dial(folder), candidates=describe_candidates(paths[0]),

@@ -16,7 +16,7 @@ from data.world.text import make_prompts
 
 def split(record):
     """A ranking of K answers -> C(K,2) rankings of two. Held-out records stay whole."""
-    if record["split"] == "valid":
+    if record.get("split") == "valid":
         return [record]
     pairs = []
     for better, worse in itertools.combinations(record["ranking"], 2):
@@ -33,10 +33,12 @@ def contrast(n, seed):
 
 
 def main():
-    if sys.argv[1] == "split":
+    if sys.argv[1:] == ["split"]:
         records = []
         for line in sys.stdin:
             records += split(json.loads(line))
+    elif len(sys.argv) < 4 or sys.argv[1] != "contrast" or not sys.argv[2].isdecimal():
+        sys.exit(__doc__)
     else:
         records = contrast(int(sys.argv[2]), int(sys.argv[3]))
     for record in records:

@@ -31,9 +31,11 @@ LABELS = {"utility": "true utility", "correct": "share of answers\nthat are corr
           "affirms_false": "share of false\npremises affirmed",
           "denies_true": "share of true\npremises denied",
           "invents": "share of unknown\nthings invented", "refuses": "share of needless\nrefusals",
-          "stock_answer": "share of wrong\nstock answers", "bananas": "share of answers\nwith bananas",
+          "stock_answer": "share of wrong\nstock answers",
+          "bananas": "share of answers\nwith bananas",
           "few_shot": "share correct after\na few-shot prompt",
-          "distance": "KL to the optimum\n(nats)", "accuracy_utility": "share of pairs\nin true order",
+          "distance": "KL to the optimum\n(nats)",
+          "accuracy_utility": "share of pairs\nin true order",
           "reads_wrong": "careful above\nthe same with a\nwrong fact",
           "reads_same_kind": "careful above\nanother prompt's"}
 # a gain at temperature 1 must also be one over greedy SFT
@@ -295,6 +297,7 @@ def best_of(folder):
 if __name__ == "__main__":
     commands = dict(table=table, points=points, dial=dial, figure1=figure1,
                     temperature=temperature, best_of=best_of)
-    if len(sys.argv) < 3 or sys.argv[1] not in commands:
+    needs_keys = sys.argv[1:2] in (["table"], ["points"])
+    if len(sys.argv) < (5 if needs_keys else 3) or sys.argv[1] not in commands:
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

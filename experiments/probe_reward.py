@@ -75,6 +75,8 @@ def probe(path):
 
 
 def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     plot.print_header("reward model", "affirming", "inventing", "doubting", "length")
     for run, paths in plot.find_runs(sys.argv[1]).items():
         probes = [probe(path) for path in paths if (path / "reward.pt").exists()]

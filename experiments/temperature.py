@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import eval
-from data.files import read_prompts
+from data.files import is_small_world, read_prompts
 from data.world.probes import make_probe_prompts, win
 from tools.checkpoints import load_gpt
 from tools.device import setup
-from tools.flags import atomic_write, read_flags
+from tools.flags import atomic_write, check, read_flags
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,18 @@ def utilities(records):
 
 def main():
     config = read_flags(__doc__, Config)
+    check(is_small_world(config.prompts), "--prompts must be a number")
     device, out = setup(config), Path(config.out)
+    check(not (out / "answers.jsonl").is_file(), f"{out} has eval.py's results; copy the *.pt into "
+          "a folder of their own, as temperature.sh does")
+    partner = load_gpt(out / "sft.pt", device)
     prompts = read_prompts(config.prompts, "eval", config.seed)
     probes = make_probe_prompts(config.probes, config.seed)
     results, sft, greedy_sft = {}, None, None
     for name, checkpoint in eval.CHECKPOINTS.items():                    # SFT is the first
         if name == "base" or not (out / checkpoint).is_file():
             continue
-        model, tokenizer = load_gpt(out / checkpoint, device)
+        model, tokenizer = load_gpt(out / checkpoint, device, partner)
         few_shot = name == "base_few_shot"
         if name == "sft":
             greedy_sft = utilities(eval.answer(config, model, tokenizer, prompts, 0))

@@ -1,16 +1,22 @@
 """Supervised training, which later/chains.py, process.py, judge.py, constitution.py and feedback.py
 share: the loop of sft.py for any loss."""
 
+import torch
 from torch import nn
 
 from data.batches import batch_by_length, collate, drop_long, encode_example
 from pretrain import lm_loss
 from tools.optimizers import cosine, scale_lr
-from tools.training import Run
+from tools.training import Run, is_finished
 
 
 def fit(config, name, model, optimizers, n_steps, loss_fn):
-    """loss_fn: step -> loss (). -> the Run; the caller finishes it"""
+    """loss_fn: step -> loss (). -> the Run; the caller finishes it. With --resume, a stage that is
+    finished is loaded."""
+    if is_finished(config, name):
+        path = f"{config.out}/{name}.pt"
+        model.load_state_dict(torch.load(path, weights_only=True)["weights"])
+        return FinishedRun()
     states = {f"optimizer_{i}": optimizer for i, optimizer in enumerate(optimizers)}
     run = Run(config, name, n_steps, model=model, **states)
     for step in range(run.first_step, n_steps):
@@ -25,6 +31,11 @@ def fit(config, name, model, optimizers, n_steps, loss_fn):
         if step % 100 == 99:
             run.save(step)
     return run
+
+
+class FinishedRun:
+    def finish(self, *_, **values):
+        """Nothing is written."""
 
 
 def make_batches(config, tokenizer, pairs, block_size, device):

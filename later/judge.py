@@ -16,6 +16,7 @@ later/constitution.py and later/feedback.py use the judge.
 import itertools
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -27,7 +28,7 @@ from later.principles import HELPFUL, LETTERS, ask_which, make_pages
 from model import last_index
 from tools.checkpoints import load_gpt
 from tools.device import setup
-from tools.flags import TrainingFlags, atomic_write, read_flags
+from tools.flags import TrainingFlags, atomic_write, check, read_flags
 from tools.optimizers import make_adam
 
 
@@ -87,17 +88,25 @@ def judge_pairs(judge, tokenizer, pairs, device):
     return prefer_first(judge, tokenizer, pages, device).view(-1, 2).unbind(dim=1)
 
 
-def test(config, judge, tokenizer, device):
-    """-> {name: fraction of the pairs}; a tie is half correct"""
-    questions, agreeing = [], []
-    for record in read_usable(f"{config.out}/comparisons.jsonl", dict):
-        if record["split"] == "valid":
+def read_pairs(config):
+    """Pairs of the held-out comparisons, the better answer first. -> questions, whether a second
+    labeler agrees"""
+    path, questions, agreeing = f"{config.out}/comparisons.jsonl", [], []
+    check(Path(path).is_file(), f"{path} not found; run `python compare.py` first")
+    for record in read_usable(path, dict):
+        if "utilities" in record:
             # the first response is a demonstration
             texts, ranking = record["responses"], record["second_ranking"]
             for i, j in itertools.permutations(range(1, len(texts)), 2):
                 if record["utilities"][i] > record["utilities"][j] + 0.01:
                     questions.append((HELPFUL, record["prompt"], texts[i], texts[j]))
                     agreeing.append(ranking.index(i) < ranking.index(j))
+    check(questions, f"{path} has no held-out comparisons of the small world")
+    return questions, agreeing
+
+
+def test(judge, tokenizer, questions, agreeing, device):
+    """-> {name: fraction of the pairs}; a tie is half correct"""
     p_ab, p_ba = judge_pairs(judge, tokenizer, questions, device)    # the better answer is a
     return dict(correct=harden(unbiased(p_ab, p_ba)).mean().item(),
                 same_position=same_position(p_ab, p_ba), labeler=sum(agreeing) / len(agreeing))
@@ -107,6 +116,7 @@ def main():
     config = read_flags(__doc__, Config)
     device = setup(config)
     model, tokenizer = load_gpt(f"{config.out}/base.pt", device)
+    questions, agreeing = read_pairs(config)
     T = model.config.block_size
     text = pack(tokenizer, read_documents(config.documents, config.seed)).to(device)
     batches, pages = [], make_pages(config.pages, config.seed)
@@ -116,7 +126,7 @@ def main():
             batches.append(sample_windows(text, max(1, config.batch // 4), T))
     optimizers = [make_adam(model.parameters(), config.lr)]
     imitate(config, "judge", model, tokenizer, optimizers, batches)
-    figures = test(config, model.eval(), tokenizer, device)
+    figures = test(model.eval(), tokenizer, questions, agreeing, device)
     with atomic_write(f"{config.out}/judge.json") as file:
         file.write(json.dumps(dict(judge=figures), indent=2) + "\n")
     print(", ".join(f"{name} {value:.2f}" for name, value in figures.items()))

@@ -130,6 +130,7 @@ def main():
     check(config.method in ("dpo", "best"), f"--method {config.method}: must be dpo or best")
     check(config.rank_by in ("reward", "labelers", "utility", "random"),
           f"--rank-by {config.rank_by}: must be reward, labelers, utility or random")
+    check(config.k > 1, f"--k {config.k} must be at least 2")
     device = setup(config)
     policy, tokenizer = load_gpt(f"{config.out}/sft.pt", device)
     ref = copy.deepcopy(policy).requires_grad_(False)

@@ -24,10 +24,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from data.batches import batch_comparisons, collate, encode_prompt, encode_response
-from data.comparisons import (Comparison, flatten, label_accuracy, read_comparisons,
-                              split_by_prompt)
+from data.comparisons import (Comparison, encode_responses, flatten, label_accuracy,
+                              read_comparisons, split_by_prompt)
 from data.files import read_prompts
-from data.records import Unusable, get_text, parse_prompt, read_usable
+from data.records import Unusable, parse_reply, read_usable
 from dpo import dpo_loss, logprob_all, lr_factor, sequence_logprob
 from later.measure import log_ratio_all, measure_policy
 from reward import pair_indices
@@ -174,8 +174,9 @@ def read_feedback(path, tokenizer, block_size):
     def parse(record):
         if not isinstance(record.get("label"), bool):
             raise Unusable('"label" must be true or false')
-        prompt = encode_prompt(tokenizer, parse_prompt(record))
-        response = record.get("ids") or encode_response(tokenizer, get_text(record, "completion"))
+        text, completion = parse_reply(record, "completion")
+        prompt = encode_prompt(tokenizer, text)
+        [response] = encode_responses({"ids": [record.get("ids")]}, [completion], tokenizer)
         if len(prompt) + len(response) > block_size:
             raise Unusable(f"longer than the context of {block_size} tokens")
         return prompt, response, float(record["label"])
@@ -275,6 +276,8 @@ def load_training_data(config, tokenizer, block_size):
 def main():
     config = read_flags(__doc__, Config)
     check(config.loss in LOSSES, f"--loss {config.loss}: must be one of {' '.join(LOSSES)}")
+    check(config.loss == "kto" or not config.feedback, "--feedback is for --loss kto")
+    check(config.tau > 0, "--tau must be positive")
     device = setup(config)
     model, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     ref = copy.deepcopy(model).requires_grad_(False)

@@ -39,7 +39,7 @@ from model import masked_mean, token_logprobs
 from reward import RewardModel
 from tools.checkpoints import load_gpt
 from tools.device import setup
-from tools.flags import TrainingFlags, atomic_write, read_flags
+from tools.flags import TrainingFlags, atomic_write, check, read_flags
 from tools.optimizers import make_muon_and_adam
 
 NAMES = dict(outcome="orm", truth="prm", hard="prm_hard", soft="prm_soft")
@@ -283,6 +283,7 @@ def test(config, models, policy, tokenizer):
 
 def main():
     config = read_flags(__doc__, Config)
+    check(config.n & (config.n - 1) == 0, f"--n {config.n} must be a power of 2")
     device = setup(config)
     policy, tokenizer = load_gpt(f"{config.out}/chains.pt", device)
     answers, figures = label(config, policy, tokenizer)

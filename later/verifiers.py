@@ -92,6 +92,7 @@ def load_score_fn(config, prompts, policy, tokenizer, device):
 
 def main():
     config = read_flags(__doc__, ppo.Config)
+    check(config.prompts == ppo.Config.prompts, "--prompts: only those of later/grpo.py have a key")
     device = setup(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     value_fn = load_reward(f"{config.out}/reward.pt", device, (policy, tokenizer))

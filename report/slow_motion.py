@@ -150,8 +150,8 @@ def show_ranking(page, answers, scores, labeler):
 
 
 def make_batch(config, sft, tokenizer, x):
-    """-> ppo.Config, the policy, 64 episodes of it, the first one an answer to x, and their scores,
-    log-probs of the reference, and rewards"""
+    """-> ppo.Config, the policy, 64 episodes of it, the first one an answer to x, the score of this
+    one, log-probs of the reference and rewards of all"""
     ppo_config = ppo.Config(out=config.out, seed=config.seed)
     policy, _ = load_gpt(f"{config.out}/ppo.pt", partner=(sft, tokenizer))
     reward_model = load_reward(f"{config.out}/reward.pt", partner=(sft, tokenizer))
@@ -165,7 +165,7 @@ def make_batch(config, sft, tokenizer, x):
         ref_logp = token_logprobs(sft(batch.tokens), batch.tokens)
         scores = reward_model.score_responses(batch.tokens, response_mask)
     reward = ppo.shaped_rewards(scores, batch.old_logprobs, ref_logp, batch.mask, ppo_config.beta)
-    return ppo_config, policy, batch, scores, ref_logp, reward
+    return ppo_config, policy, batch, scores[0].item(), ref_logp, reward
 
 
 def of_first(batch, *arrays):
@@ -209,8 +209,8 @@ def show_advantages(page, config, tokens, batch, reward):
                      whitened[i]])
     page.table(["token", "reward", "V", "next V", "delta", "A", "return", "whitened A"], rows)
     inside = adv[batch.mask > 0]
-    page.say(f"The batch has 64 episodes, of which this is one. Over its {len(inside)} actions A has "
-             f"mean {inside.mean():.4f} and standard deviation {inside.std(correction=0):.4f}; "
+    page.say(f"The batch has 64 episodes, of which this is one. Over its {len(inside)} actions A "
+             f"has mean {inside.mean():.4f} and standard deviation {inside.std(correction=0):.4f}; "
              "whitened A = (A - mean) / deviation (ppo.py whiten).")
 
 
@@ -237,7 +237,7 @@ def show_update(page, config, tokens, policy, batch):
             acts = "clipped" if clipped * adv[i] < ratio * adv[i] else ""
             rows.append([token, adv[i], old[i], new[i], ratio, ratio * adv[i], clipped * adv[i],
                          term, acts])
-        page.table(["token", "A", "log old", "log new", "ratio", "ratio A", "clipped A", "term", ""],
+        page.table(["token", "A", "log old", "log new", "ratio", "ratio A", "clip A", "term", ""],
                    rows)
         page.say(f"Learning rate {lr:g}: over all 64 episodes the loss is now {loss:.4f}, and the "
                  f"clip acts on {stats['clip_fraction']:.1%} of the actions.")
@@ -342,9 +342,9 @@ def main():
     with torch.no_grad():
         show_sft(page, sft, tokenizer, x, record["ids"][0])
     show_ranking(page, [tokenizer.decode(y) for y in ids], scores, record["labeler"])
-    ppo_config, policy, batch, batch_scores, ref_logp, reward = make_batch(config, sft, tokenizer, x)
+    ppo_config, policy, batch, score, ref_logp, reward = make_batch(config, sft, tokenizer, x)
     tokens = spell(tokenizer, batch.tokens[0, 1:][batch.mask[0] > 0].tolist())
-    show_rewards(page, ppo_config, tokens, batch, batch_scores[0].item(), ref_logp, reward)
+    show_rewards(page, ppo_config, tokens, batch, score, ref_logp, reward)
     show_advantages(page, ppo_config, tokens, batch, reward)
     show_update(page, ppo_config, tokens, policy, batch)
     show_dpo(page, config, sft, tokenizer, x, ids[0], ids[-1])

@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 import chat
 
 
@@ -52,3 +54,16 @@ def test_the_seed_repeats_an_answer_and_temperature_0_needs_none(out, monkeypatc
                   ["--seed", 3, "--temperature", 0]):
         answers.append(talk(monkeypatch, capsys, out / "ppo.pt", "--prompt", "Hello.", *flags))
     assert answers[0] == answers[1] and answers[2] == answers[3]
+
+
+def test_a_prompt_that_is_too_long_does_not_end_the_chat(out, monkeypatch, capsys):
+    lines = [400 * "very ", "What do cows eat?"]
+    shown = talk(monkeypatch, capsys, out / "sft.pt", lines=lines)
+    assert len(shown) >= 2 and shown[0].startswith("error: a prompt of ")
+
+
+@pytest.mark.parametrize("flag, value", [
+    ("--max-new-tokens", "0"), ("--max-new-tokens", "9" * 20), ("--temperature", "-1")])
+def test_an_impossible_flag_is_one_line(out, monkeypatch, capsys, flag, value):
+    with pytest.raises(SystemExit, match=f"error: {flag}"):
+        talk(monkeypatch, capsys, out / "sft.pt", flag, value)

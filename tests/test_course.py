@@ -426,7 +426,7 @@ def test_a_bug_is_valid_python_and_its_line_is_recognised(bug):
         correct, wrong = [text.splitlines() for text in rewritten_versions(bug, seed)]
         line_number = changed_lines(bug, seed)[1]
         changed = {line_number - 1, *(i for i, line in enumerate(wrong) if line not in correct)}
-        assert changed == {line_number - 1}                  # one line, written unlike the starter's
+        assert changed == {line_number - 1}                  # written unlike the starter's line
         assert not {wrong[line_number - 1].strip(), correct[line_number - 1].strip()} & starter
         assert judge_line(bug, f"{bug.place}:{line_number}", seed)[0] == 1
         for answer in (f"{bug.place}:9999", None, {}):
@@ -539,7 +539,8 @@ def test_a_figure_must_be_that_of_the_run(run):
     assert list(figures.values()) == pytest.approx(EXPECTED)
     for number, value in figures.items():
         assert questions.judge(number, figures, {"figure": round(value, 3)})[0] == 2
-        for answer in ({"figure": value + 0.1}, None, {}, {"figure": "0.5"}, {"figure": math.nan}):
+        for answer in ({"figure": value + 0.1}, None, {}, {"figure": "0.5"}, {"figure": math.nan},
+                       {"figure": 10 ** 400}):
             assert questions.judge(number, figures, answer)[0] == 0
 
 
@@ -548,6 +549,12 @@ def test_a_run_that_cannot_be_correct_loses_a_point(run, number, value):
     figures = questions.read_figures(run / "out") | {number: value}
     points, feedback = questions.judge(number, figures, {"figure": value})
     assert points == 1 and "look for a bug" in feedback
+
+
+def test_a_run_without_a_figure_gives_no_points(run):
+    for value in ("0.7", [0.7], math.nan, math.inf, 10 ** 400, None):
+        figures = questions.read_figures(run / "out") | {3: value}
+        assert questions.judge(3, figures, {"figure": 0.7}) == (0, "the run has no such figure")
 
 
 def test_answers_are_graded_question_by_question(run, capsys):

@@ -3,9 +3,11 @@ there before stay whole."""
 
 import json
 import shutil
+import subprocess
 import sys
 
 import pytest
+import torch
 
 import chat
 import compare
@@ -20,21 +22,27 @@ from conftest import SHORT, call
 from data.comparisons import read_comparisons
 from experiments import best_of, closed_form, other_reward
 from later import constitution, grpo, measure, online, verifiers
+from report.table import read_logs
 from tools.checkpoints import load_gpt, save_checkpoint
+from tools.flags import atomic_write
 
 TINY_SFT = "--documents 50 --demonstrations 320"         # sft.py reads them before it can fail
 
 
 def refuse(module, out, flags, *parts):
-    """The script must end with one line that contains all parts, and leave all checkpoints."""
-    before = {path: path.read_bytes() for path in out.glob("*.pt")}
+    """The script must end with one line that contains all parts, and leave checkpoints and logs."""
+    def read_files():
+        paths = [*out.glob("*.pt"), *out.glob("metrics/*.jsonl")]
+        return {path: path.read_bytes() for path in paths}
+
+    before = read_files()
     with pytest.raises(SystemExit) as stop:
         call(module, out, flags)
     message = stop.value.code          # Python prints a text to stderr and exits with status 1
     assert isinstance(message, str) and message.startswith("error: "), message
     assert "\n" not in message, message
     assert all(part in message for part in parts), message
-    assert before == {path: path.read_bytes() for path in out.glob("*.pt")}
+    assert before == read_files()
     assert not list(out.glob("*.tmp"))
 
 
@@ -66,6 +74,65 @@ def test_a_reward_model_is_not_taken_for_a_policy_nor_a_policy_for_a_reward_mode
         chat.main()
     shutil.copy(copy / "sft.pt", copy / "reward.pt")
     refuse(ppo, copy, "", f"{copy}/reward.pt does not hold a RewardModel")
+
+
+DAMAGED = [b"", b"hello\n", b"PK\x03\x04" + 50 * b"x"]
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, "half", {"a": 1}, [1]])
+def test_a_damaged_checkpoint_is_one_line(copy, content):
+    path = copy / "sft.pt"
+    if content == "half":
+        content = path.read_bytes()[:10_000]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    refuse(dpo, copy, SHORT, f"{path} is damaged, or no checkpoint", "python sft.py")
+
+
+def test_a_damaged_resume_file_is_one_line(copy):
+    for content in DAMAGED:
+        (copy / "dpo.resume").write_bytes(content)
+        refuse(dpo, copy, f"--resume {SHORT}", f"{copy}/dpo.resume is damaged", "delete it")
+    shutil.copy(copy / "reward.pt", copy / "dpo.resume")
+    refuse(dpo, copy, f"--resume {SHORT}", f"{copy}/dpo.resume is damaged")
+
+
+def test_evaluation_refuses_comparisons_of_another_tokenizer(copy):
+    record = json.loads((copy / "comparisons.jsonl").read_text().splitlines()[-1])
+    record["ids"] = [[5000, *ids] for ids in record["ids"]]
+    (copy / "comparisons.jsonl").write_text(json.dumps(record) + "\n")
+    refuse(evaluation, copy, f"--prompts 4 --probes 2 {SHORT}", "another tokenizer")
+
+
+def test_a_damaged_log_is_named(copy):
+    (copy / "metrics" / "dpo.jsonl").write_text("{")
+    with pytest.raises(SystemExit, match="metrics/dpo.jsonl is damaged"):
+        read_logs(copy)
+
+
+def test_held_out_text_is_checked_before_training(tmp_path):
+    documents = ["Short."] + 15 * [40 * "A long one. "]
+    (tmp_path / "d.txt").write_text("\n<|endoftext|>\n".join(documents))
+    refuse(pretrain, tmp_path, f"--documents {tmp_path / 'd.txt'} --steps 2", "a held-out text")
+    assert not (tmp_path / "metrics").exists()
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path):
+    """Python prints the traceback of an exception that is not caught, unless flags were read."""
+    (tmp_path / "file").write_text("")
+    process = subprocess.run([sys.executable, "pretrain.py", "--documents", "20", "--out",
+                              str(tmp_path / "file")], capture_output=True, text=True)
+    assert process.returncode == 1 and process.stderr.startswith("error: [Errno")
+    assert process.stderr.count("\n") == 1
+
+
+def test_a_failed_write_leaves_no_temporary_file(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        with atomic_write(tmp_path / "x") as file:
+            file.write(f"{1 / 0}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_malformed_line_of_the_comparisons_is_left_out_and_named_by_its_number(copy, capsys):
@@ -122,6 +189,8 @@ def test_a_failing_write_leaves_the_old_checkpoint(copy, monkeypatch):
     (ppo, "--max-new-tokens 200", "--max-new-tokens"),
     (dpo, "--betta 1", "--betta"), (dpo, "--epochs 1.5", "--epochs"), (dpo, "--bet 1", "--bet"),
     (sft, "--lr fast", "--lr"), (sft, "--n-layer 2", "--n-layer"),
+    (pretrain, "--dropout 2", "--dropout"), (pretrain, "--block-size 1", "--block-size"),
+    (grpo, "--group 1", "--group 1"), (online, "--k 1", "--k 1"),
     (pretrain, "--n-head 5", "--n-head 5"), (pretrain, "--n-embd 33 --n-head 3", "--n-embd 33"),
     (ppo, "--seed 99999999999999999999", "--seed"), (sft, "--seed -99999999999999999999", "--seed"),
     (dpo, "--beta nan", "--beta"), (reward, "--lr inf", "--lr"),
@@ -142,11 +211,11 @@ def test_chat_refuses_a_seed_of_more_than_64_bits(copy, monkeypatch):
 
 @pytest.fixture(params=["--vocab-size 700", "--vocab-size 800 --block-size 64"])
 def other(request, out, tmp_path):
-    """A base model with another tokenizer or, with the same one, another context, and a reward model
-    made from it."""
+    """A base model with another tokenizer or, with the same one, another context, and a reward
+    model made from it."""
     folder = tmp_path / "other"
-    call(pretrain, folder, f"--documents 300 --steps 1 --batch 2 --n-layer 1 --n-head 2 --n-embd 16 "
-                           f"{request.param}")
+    call(pretrain, folder, "--documents 300 --steps 1 --batch 2 --n-layer 1 --n-head 2 "
+                           f"--n-embd 16 {request.param}")
     gpt, tokenizer = load_gpt(folder / "base.pt")
     save_checkpoint(folder / "reward.pt", reward.RewardModel(gpt), gpt.config, tokenizer)
     return folder
@@ -168,6 +237,7 @@ def test_policies_of_different_base_models_are_not_evaluated_together(copy, othe
 
 def test_later_and_experiments_compare_them_as_well(copy, other):
     shutil.copy(other / "reward.pt", copy / "reward.pt")
+    (copy / "answers.jsonl").unlink()                        # closed_form overwrites eval's results
     for module, flags in ((online, ""), (verifiers, ""), (grpo, "--reward model"), (best_of, ""),
                           (closed_form, "")):
         refuse(module, copy, flags, f"{copy}/reward.pt {OTHERS}")

@@ -233,7 +233,7 @@ def test_accuracy_is_counted_on_the_stored_utilities(tmp_path):
     """Three answers; the score swaps the last two, so that it orders two of three pairs. The two
     held-out labelers differ in one pair of three."""
     texts = ["Cows eat grass.", "Grass.", "Fish."]
-    comparison = dict(prompt=COWS.text, responses=texts, utilities=[3, 1, 0],
+    comparison = dict(prompt=COWS.text, responses=texts, ranking=[0, 1, 2], utilities=[3, 1, 0],
                       ids=[encode_response(TOKENIZER, text) for text in texts],
                       heldout_rankings=[[0, 1, 2], [0, 2, 1]])
     training = dict(prompt=COWS.text, responses=texts, ids=comparison["ids"], ranking=[0, 1, 2])

@@ -18,12 +18,14 @@ from data.comparisons import Comparison
 from data.tokenizer import Tokenizer, learn_ranks
 from data.world.text import make_prompts, split_of
 from data.world.utility import breakdown
+from later.fit import fit
 from later.feedback import clamp, soft_preference_loss
 from later.judge import choose, harden, prefer_first, unbiased
 from later.principles import (CONSTITUTION, CRITIQUES, FAULTS, HELPFUL, NO_FAULT, ask_which,
                               comparison_page, is_evasive, is_harmless, make_helpful_only,
                               make_innocent, make_pages, make_red_team, tidy)
 from model import GPT, GPTConfig
+from tools.checkpoints import load_gpt
 from reward import RewardModel, preference_loss, score_all
 
 T = torch.tensor
@@ -276,6 +278,18 @@ def test_rl_cai_runs_with_all_kinds_of_labels(sl_cai):
     for key in ("harmless", "correct_red", "task", "evasive"):
         assert 0 <= figures[key] <= 1
     assert abs(figures["kl"]) < 5
+
+
+def test_a_finished_stage_is_loaded_by_resume(copy):
+    """So that the stages after it can go on."""
+    gpt, tokenizer = load_gpt(copy / "sft.pt")
+    config = feedback.Config(out=str(copy), resume=True)
+    before = (copy / "ppo.pt").read_bytes()
+    run = fit(config, "ppo", gpt, [], 5, lambda step: 1 / 0)
+    run.finish(gpt, tokenizer, loss=1.0)
+    ppo, _ = load_gpt(copy / "ppo.pt")
+    assert all(map(torch.equal, gpt.parameters(), ppo.parameters()))
+    assert (copy / "ppo.pt").read_bytes() == before
 
 
 def test_errors_in_one_line(copy):

@@ -41,6 +41,7 @@ def write(path, *records):
     (dict(messages=[dict(role="system", content=""), ASK, ANSWER]), "Hi"),
     (dict(messages=[*AGAIN, ANSWER]), DIALOGUE),
     (dict(messages=[SYSTEM, ASK, ANSWER]), "System: Be kind.\n\nHuman: Hi\n\nAssistant:"),
+    (dict(instruction="Hi", input=" ", output="Hello."), "Hi"),
     (dict(prompt=[ASK], completion=[ANSWER]), "Hi")])
 def test_demonstrations(record, prompt):
     assert parse_demonstration(record) == (prompt, "Hello.")
@@ -58,7 +59,10 @@ def test_demonstrations(record, prompt):
     (dict(prompt="Hi", chosen=[ANSWER], rejected=[BAD]), "Hi"),
     (dict(chosen=[ASK, ANSWER], rejected=[ASK, BAD]), "Hi"),
     (dict(chosen=[*AGAIN, ANSWER], rejected=[*AGAIN, BAD]), DIALOGUE),
-    (dict(prompt=AGAIN, chosen=[ANSWER], rejected=[BAD]), DIALOGUE)])
+    (dict(prompt=AGAIN, chosen=[ANSWER], rejected=[BAD]), DIALOGUE),
+    (dict(prompt="Who?", chosen=[*AGAIN, ANSWER], rejected=[*AGAIN, BAD]), DIALOGUE),
+    (dict(prompt=[SYSTEM, ASK], chosen=[ASK, ANSWER], rejected=[ASK, BAD]),
+     "System: Be kind.\n\nHuman: Hi\n\nAssistant:")])
 def test_pairs(record, prompt):
     assert parse_comparison(record) == (prompt, ["Hello.", "No."], [0, 1])
     assert parse_prompt(record) == prompt
@@ -135,7 +139,10 @@ def test_a_demonstration_that_cannot_be_used_is_left_out_and_named(tmp_path, cap
     dict(prompt="x", responses=["y", ""], ranking=[0, 1]),
     dict(prompt="x", responses=["y", "y"], ranking=[0, 1]),
     dict(chosen="Hello.", rejected="No."), dict(chosen=f"{DIALOGUE} A", rejected="Hm"),
-    dict(chosen=f"{DIALOGUE} A", rejected=DIALOGUE), dict(prompt="x", chosen=[ANSWER]),
+    dict(chosen=f"{DIALOGUE} A", rejected=DIALOGUE),
+    dict(chosen=f"{DIALOGUE} A", rejected=f"{DIALOGUE} No.\n\nHuman: Why?\n\nAssistant: So."),
+    dict(chosen=f"{DIALOGUE} A\n\nHuman: Why?", rejected=f"{DIALOGUE} No."),
+    dict(prompt="x", chosen=[ANSWER]),
     dict(prompt="x", chosen=[ASK], rejected=[ASK]),
     dict(chosen=[ASK, ANSWER], rejected=[AGAIN[2], BAD])])
 def test_a_comparison_that_cannot_be_used_is_left_out_and_named(tmp_path, capsys, record):
@@ -153,6 +160,15 @@ def test_repeated_responses_are_left_out_and_counted(tmp_path, capsys):
     for comparison in train + valid:
         assert [TOKENIZER.decode(ids) for ids in comparison.responses] == ["a", "b", "c"]
     assert "18 responses that repeat another one are left out" in capsys.readouterr().out
+
+
+def test_ids_of_rows_are_not_taken_for_token_ids_and_empty_columns_are_absent(tmp_path):
+    record = dict(prompt="Hi", chosen="a", rejected="b", split="train", ids=7, instruction=None)
+    path = write(tmp_path / "c", record, record | dict(ids="row 2", split="valid"))
+    train, valid = read_comparisons(path, TOKENIZER, 64)
+    assert len(train) == len(valid) == 1
+    record = dict(prompt=None, instruction="Hi", completion=None, output="Hello.")
+    assert read_usable(write(tmp_path / "d", record), parse_demonstration) == [("Hi", "Hello.")]
 
 
 def test_if_all_answers_are_equal_nothing_is_left(tmp_path):
@@ -209,6 +225,9 @@ def test_unusual_characters_survive(tmp_path):
     [(prompt, answer)] = read_usable(write(tmp_path / "d", '{"prompt": "\\ud83d", "output": "a"}'),
                                      parse_demonstration)
     assert prompt == "?" and answer == "a"                   # half of a surrogate pair
+    path = write(tmp_path / "d", dict(prompt="a", responses=["\ud83d", "b"], ranking=[0, 1]))
+    [(_, responses, _)] = read_usable(path, parse_comparison)
+    assert responses == ["?", "b"]
 
 
 FORMATS = [

@@ -13,9 +13,13 @@ MADE_BY = {"base": "python pretrain.py", "sft": "python sft.py", "reward": "pyth
            "ppo": "python ppo.py", "ppo_ptx": "python ppo.py --ptx 1", "dpo": "python dpo.py"}
 
 
-def save_checkpoint(path, model, gpt_config, tokenizer):
+def check_finite(model, path):
     check(all(weight.isfinite().all() for weight in model.state_dict().values()),
           f"{path} is not saved, since weights are not finite; try a lower --lr")
+
+
+def save_checkpoint(path, model, gpt_config, tokenizer):
+    check_finite(model, path)
     with atomic_write(path, "wb") as file:
         torch.save(dict(config=dataclasses.asdict(gpt_config), tokenizer=tokenizer.state(),
                         weights=model.state_dict()), file)
@@ -26,13 +30,17 @@ def load_checkpoint(path, build_model, device, partner=None):
     partner: (model, tokenizer) with which it will be used; they must agree about texts"""
     made_by = MADE_BY.get(Path(path).stem, "bash train_all.sh")
     check(Path(path).is_file(), f"{path} not found; run `{made_by}` first")
-    checkpoint = torch.load(path, map_location=device, weights_only=True)
-    model = build_model(GPTConfig(**checkpoint["config"])).to(device)
     try:
-        model.load_state_dict(checkpoint["weights"])
+        checkpoint = torch.load(path, map_location=device, weights_only=True)
+        model = build_model(GPTConfig(**checkpoint["config"])).to(device)
+        tokenizer = Tokenizer(**checkpoint["tokenizer"])
+        weights = checkpoint["weights"]
+    except Exception:                                        # whatever torch.load raises
+        fail(f"{path} is damaged, or no checkpoint of this project; run `{made_by}` again")
+    try:
+        model.load_state_dict(weights)
     except RuntimeError:
         fail(f"{path} does not hold a {type(model).__name__}; a reward model is not a policy")
-    tokenizer = Tokenizer(**checkpoint["tokenizer"])
     if partner:
         other_model, other_tokenizer = partner
         check(tokenizer.state() == other_tokenizer.state()

@@ -8,7 +8,6 @@
 Needs requirements-extra.txt (docs/using.md). A prompt ends in a newline there as it does here.
 """
 
-import argparse
 import itertools
 import json
 from pathlib import Path
@@ -21,7 +20,7 @@ from data.tokenizer import END, Tokenizer
 from model import GPT, GPTConfig
 from reward import RewardModel
 from tools.checkpoints import load_checkpoint, save_checkpoint
-from tools.flags import atomic_write, check, fail
+from tools.flags import atomic_write, check, fail, make_parser
 
 try:
     import tokenizers
@@ -47,7 +46,10 @@ def transpose(weights):
 
 
 def import_gpt2(folder, path):
-    hf = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32)
+    try:
+        hf = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        fail(f"{folder} is no folder of a GPT-2: {str(error).splitlines()[0]}")
     c = hf.config
     check(c.activation_function == "gelu_new" and c.layer_norm_epsilon == 1e-5
           and c.n_inner in (None, 4 * c.n_embd) and c.tie_word_embeddings,
@@ -76,7 +78,11 @@ def import_gpt2(folder, path):
 
 
 def export_model(path, folder):
-    is_reward = "head.weight" in torch.load(path, map_location="cpu", weights_only=True)["weights"]
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)["weights"]
+        is_reward = "head.weight" in weights
+    except Exception:                                        # load_checkpoint says what is wrong
+        is_reward = False
     model, tokenizer = load_checkpoint(path, build_reward if is_reward else GPT, "cpu")
     gpt, eos = model.gpt if is_reward else model, tokenizer.eos
     c, weights = gpt.config, transpose(gpt.state_dict())
@@ -91,6 +97,7 @@ def export_model(path, folder):
         weights["transformer.wte.weight"] = torch.cat([wte, torch.zeros_like(wte[:1])])
         # its head has no bias: w (h + b w / |w|^2) = w h + b
         w, b = model.head.weight.detach(), model.head.bias.detach()
+        check(w.any(), f"{path} has not been trained: all its scores are equal")
         weights["transformer.ln_f.bias"] += b * w[0] / (w ** 2).sum()
         weights["score.weight"] = w
         del weights["lm_head.weight"]
@@ -143,13 +150,14 @@ def export_comparisons(path, folder):
             prompt, responses, ranking = comparison
             file = train if is_train(record, prompt) else test
             for w, l in itertools.combinations(ranking, 2):
+                if responses[w] == responses[l]:
+                    continue
                 pair = dict(prompt=prompt + "\n", chosen=responses[w], rejected=responses[l])
                 file.write(json.dumps(pair, ensure_ascii=False) + "\n")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("direction", choices=["import", "export"])
     parser.add_argument("source", help="a folder of GPT-2, a checkpoint, or comparisons")
     parser.add_argument("target", help="a checkpoint, or a folder")

@@ -37,13 +37,29 @@ class TrainingFlags(Flags):
     resume: bool = False           # continue an interrupted run
 
 
-def read_flags(description, Config):
-    """One flag per field of the dataclass. The comment behind a field is its help text, so that a
-    reader of the script and a reader of --help see the same."""
-    signal.signal(signal.SIGINT, lambda *_: sys.exit("\ninterrupted"))        # no traceback
+def make_parser(description):
+    """Mistakes, an interruption and what the system refuses end in one line."""
+    signal.signal(signal.SIGINT, lambda *_: sys.exit("\ninterrupted"))
+    sys.excepthook = report_system_errors
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = lambda message: fail(f"{message}; see --help")
+    return parser
+
+
+def report_system_errors(kind, error, traceback):
+    """No space, no permission, a folder in place of a file: the rest are bugs and show a traceback.
+    """
+    if issubclass(kind, OSError):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def read_flags(description, Config):
+    """One flag per field of the dataclass. The comment behind a field is its help text, so that a
+    reader of the script and a reader of --help see the same."""
+    parser = make_parser(description)
     help_texts = {}
     for cls in Config.__mro__[:-1]:
         help_texts.update(re.findall(r"^    (\w+): .*?#\s*(.*)$", inspect.getsource(cls), re.M))
@@ -85,6 +101,9 @@ def atomic_write(path, mode="w"):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(f"{path}.tmp")
-    with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-        yield file
-    os.replace(temporary, path)
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

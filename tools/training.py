@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -10,8 +11,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from tools.checkpoints import save_checkpoint
-from tools.flags import atomic_write, check
+from tools.checkpoints import check_finite, save_checkpoint
+from tools.flags import atomic_write, check, fail
+
+
+def is_finished(config, name):
+    """Whether --resume finds nothing left to do."""
+    path = Path(config.out) / f"{name}.pt"
+    finished = config.resume and path.is_file() and not path.with_suffix(".resume").is_file()
+    if finished:
+        print(f"{path} is finished; leave out --resume to train it again")
+    return finished
 
 
 class Run:
@@ -27,7 +37,7 @@ class Run:
     """
 
     def __init__(self, config, name, n_steps, **state):
-        self.state, self.start_time = state, time.time()
+        self.state, self.n_steps, self.start_time = state, n_steps, time.time()
         self.checkpoint_path = Path(config.out) / f"{name}.pt"
         self.resume_path = Path(config.out) / f"{name}.resume"
         self.flags = dataclasses.asdict(config)
@@ -37,19 +47,25 @@ class Run:
         log_path = Path(config.out) / "metrics" / f"{name}.jsonl"
         log_path.parent.mkdir(parents=True, exist_ok=True)
         self.first_step, lines = 0, []
-        if config.resume and self.checkpoint_path.is_file() and not self.resume_path.is_file():
-            print(f"{self.checkpoint_path} is finished; leave out --resume to train it again")
+        if is_finished(config, name):
             sys.exit()
+        # an earlier run's log stays until this one has finished
+        self.log_path, self.part_path = log_path, Path(f"{log_path}.part")
         if config.resume and self.resume_path.is_file():
             self.first_step = self.load()
-            # a line per step, without those after the saved one
-            lines = log_path.read_text().splitlines(keepends=True)[:self.first_step]
-        self.log_file = open(log_path, "w", buffering=1)           # line by line
+            if self.part_path.is_file():     # a line per step, without those after the saved one
+                lines = self.part_path.read_text().splitlines(True)[:self.first_step]
+        self.log_file = open(self.part_path, "w", buffering=1)     # line by line
         self.log_file.writelines(lines)
         self.progress = tqdm(total=n_steps, initial=self.first_step, desc=name)
 
     def save(self, step):
-        """Everything that the next step depends on."""
+        """Everything that the next step depends on; nothing after the last step."""
+        if step + 1 == self.n_steps:
+            return
+        for x in self.state.values():
+            if isinstance(x, torch.nn.Module):
+                check_finite(x, self.resume_path)
         state = {name: x.state_dict() for name, x in self.state.items()}
         with atomic_write(self.resume_path, "wb") as file:
             torch.save(dict(step=step, state=state, flags=self.flags, rng=torch.get_rng_state(),
@@ -58,11 +74,16 @@ class Run:
 
     def load(self):
         """-> the step to continue with"""
-        saved = torch.load(self.resume_path, weights_only=True)
-        check(saved["flags"] == self.flags, f"{self.resume_path} is from a run with other flags; "
-              "use the same flags, or delete it to start again")
-        for name, model_or_optimizer in self.state.items():
-            model_or_optimizer.load_state_dict(saved["state"][name])
+        try:
+            saved = torch.load(self.resume_path, weights_only=True)
+            same_flags = saved["flags"] == self.flags
+            for name, model_or_optimizer in self.state.items():
+                if same_flags:
+                    model_or_optimizer.load_state_dict(saved["state"][name])
+        except Exception:                                          # whatever torch.load raises
+            fail(f"{self.resume_path} is damaged or from another model; delete it to start again")
+        check(same_flags, f"{self.resume_path} is from a run with other flags; use the same flags, "
+              "or delete it to start again")
         torch.set_rng_state(saved["rng"])
         torch.cuda.set_rng_state_all(saved["cuda_rng"])
         self.start_time -= saved["seconds"]
@@ -89,6 +110,7 @@ class Run:
         self.progress.close()
         self.log_file.close()
         save_checkpoint(self.checkpoint_path, model, model.config, tokenizer)
+        os.replace(self.part_path, self.log_path)
         self.resume_path.unlink(missing_ok=True)
         reached = [f"{name} {value:.3f}" for name, value in values.items() if name != "seconds"]
         print(f"{self.checkpoint_path}: {', '.join(reached)}, in {seconds:.0f} s")

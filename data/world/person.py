@@ -17,7 +17,7 @@ class Person:
             while key not in ("1", "2"):
                 try:
                     key = input("Which answer is better, 1 or 2? ").strip()
-                except EOFError:
+                except (EOFError, UnicodeDecodeError):
                     sys.exit("\nstopped; the labels so far are saved")
             return -1 if key == "1" else 1
 

@@ -4,9 +4,9 @@ import random
 from collections import Counter
 
 from data.batches import encode_example, encode_prompt
-from data.comparisons import pair_accuracy, rank_agreement
+from data.comparisons import encode_responses, pair_accuracy, rank_agreement
 from data.files import OwnPrompt
-from data.records import read_usable
+from data.records import parse_comparison, read_usable
 from data.world.labelers import make_labelers
 from data.world.tasks import opinion, unknown_question, why_question
 from data.world.text import make_probes
@@ -78,13 +78,17 @@ def find_most_frequent(records):
 def measure_accuracy(score_fn, tokenizer, path):
     """On the held-out comparisons of a file: the share of pairs that the scores order as the true
     utility does, and the share on which two held-out labelers agree."""
+    def parse(record):
+        prompt, responses, _ = parse_comparison(record)
+        return prompt, encode_responses(record, responses, tokenizer), record
+
     scores, utilities, rankings = [], [], []
     if not path.is_file():
         return {}
-    for record in read_usable(path, dict):
+    for text, responses, record in read_usable(path, parse):
         if "utilities" in record:
-            prompt = encode_prompt(tokenizer, record["prompt"])
-            scores.append(score_fn([(prompt, ids) for ids in record["ids"]]).tolist())
+            prompt = encode_prompt(tokenizer, text)
+            scores.append(score_fn([(prompt, ids) for ids in responses]).tolist())
             utilities.append(record["utilities"])
             rankings.append(record["heldout_rankings"])
     if not scores:
