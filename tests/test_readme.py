@@ -87,3 +87,17 @@ def test_every_printed_installation_is_in_a_virtual_environment():
         for match in re.finditer(r"^(?:sudo )?(?:python3? -m )?pip3? install", text, re.M):
             block = text[text.rindex("```", 0, match.start()):match.start()]
             assert re.search(r"source \S*venv/bin/activate", block), f"{path}: {match[0]}"
+
+
+def test_every_file_and_function_of_the_paper_table_exists():
+    rows = [line for line in (ROOT / "docs/paper.md").read_text().splitlines()
+            if line.startswith("| ")][1:]
+    assert 40 <= len(rows) <= 60
+    for row in rows:
+        code = row.split("|")[3].strip()
+        if code:
+            path, *name = re.findall(r"`([^`]+)`", code)
+            text = (ROOT / path).read_text()
+            if name:
+                pattern = rf"^(?:(?:def|class) {name[0]}\b|{name[0]} = )"
+                assert re.search(pattern, text, re.M), row
