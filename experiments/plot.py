@@ -6,6 +6,7 @@
     python -m experiments.plot figure1 FOLDER                 true utility by size
     python -m experiments.plot temperature FOLDER             correct, true utility by temperature
     python -m experiments.plot best_of FOLDER                 best of n next to PPO and DPO
+    python -m experiments.plot curves FOLDER                  the logs of PPO, a row per run
 
 FOLDER holds seed-0/RUN/, seed-1/RUN/, ...; its name is that of the picture, docs/NAME.svg. MODELS
 are names in results.json, separated by commas (sft,ppo,dpo; rm is the reward model). A KEY is
@@ -120,13 +121,13 @@ def print_header(*names):
     print("|---" * len(names) + "|")
 
 
-def make_axes(columns=1, width=6.5, height=3.8):
+def make_axes(columns=1, width=6.5, height=3.8, rows=1):
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
     plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False,
                          "svg.hashsalt": "instructgpt"})
-    return plt.subplots(1, columns, figsize=(width * columns, height), squeeze=False)
+    return plt.subplots(rows, columns, figsize=(width * columns, height), squeeze=False)
 
 
 def save(figure, folder):
@@ -260,6 +261,23 @@ def temperature(folder):
     save(figure, folder)
 
 
+def curves(folder):
+    """A row per run of PPO, a panel per key of its log, over the iterations of the first seed."""
+    runs = find_runs(folder)
+    keys = ("score", "utility", "kl", "entropy", "explained_variance", "clip_fraction")
+    figure, axes = make_axes(len(keys), 2.3, 1.5 * len(runs), rows=len(runs))
+    for row, (run, paths) in zip(axes, runs.items()):
+        lines = read_lines(paths[0] / "metrics" / "ppo.jsonl")
+        for axis, key in zip(row, keys):
+            points = [(line["step"], line[key]) for line in lines
+                      if key in line and line["step"] >= 0]
+            axis.plot(*zip(*points), color=COLOURS["ppo"])
+            if row is axes[0]:
+                axis.set_title(key.replace("_", " "), fontsize=11)
+        row[0].set_ylabel(run.replace("-", " ").replace("learning rate", "learning\nrate"))
+    save(figure, folder)
+
+
 def best_of(folder):
     """True utility of best of n, PPO and DPO against the KL, with labels and without."""
     runs = find_runs(folder)
@@ -296,7 +314,7 @@ def best_of(folder):
 
 if __name__ == "__main__":
     commands = dict(table=table, points=points, dial=dial, figure1=figure1,
-                    temperature=temperature, best_of=best_of)
+                    temperature=temperature, best_of=best_of, curves=curves)
     needs_keys = sys.argv[1:2] in (["table"], ["points"])
     if len(sys.argv) < (5 if needs_keys else 3) or sys.argv[1] not in commands:
         sys.exit(__doc__)
