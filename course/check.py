@@ -2,6 +2,8 @@
 
     python -m course.check --holes           fill the functions one by one: no test may fail
     python -m course.check --bugs            the tests that show each bug, for bugs.txt
+    python -m course.check --mistakes        every known mistake is named, every solution gets all
+                                             points, at --seeds seeds
 """
 
 import os
@@ -14,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from course.bugs import BUGS, versions
+from course.cases import evaluate_all
+from course.grade import judge, mistaken_outputs
 from course.handout import hand_out
-from course.holes import RECIPE, ROOT
+from course.holes import HOLES, RECIPE, ROOT
 from tools.flags import read_flags
 
 
@@ -23,6 +27,8 @@ from tools.flags import read_flags
 class Config:
     holes: bool = False            # fill the functions one by one
     bugs: bool = False             # run the student's tests with each bug
+    mistakes: bool = False         # grade the solutions and the known mistakes
+    seeds: int = 20                # of --mistakes
 
 
 def run_tests(folder):
@@ -58,8 +64,26 @@ def check_bugs():
             print(f"! {name}", flush=True)
 
 
+def check_mistakes(n_seeds):
+    """A pass over all functions with 20 seeds takes about ten minutes."""
+    unnamed = 0
+    for hole in HOLES:
+        for seed in range(n_seeds):
+            fraction, feedback = judge(hole, evaluate_all(hole, hole.solved(), seed), seed)
+            assert fraction == 1, f"{hole.name}, seed {seed}: {feedback}"
+            for mistake, outputs in mistaken_outputs(hole, seed).items():
+                fraction, feedback = judge(hole, outputs, seed)
+                if fraction == 1 or not feedback.startswith(mistake.explanation):
+                    unnamed += 1
+                    print(f"{hole.name}, seed {seed}: not named: {mistake.explanation}")
+        print(f"{hole.name:18} {n_seeds} seeds", flush=True)
+    print(f"{unnamed} times a mistake was not named")
+
+
 def main():
     config = read_flags(__doc__, Config)
+    if config.mistakes:
+        check_mistakes(config.seeds)
     if config.holes:
         check_holes()
     if config.bugs:
