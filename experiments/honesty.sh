@@ -13,4 +13,5 @@ for bias in "confidence-bias 0" "confidence-bias 3" "confidence-bias 6" "doubt-b
     evaluate
 done
 "$python" -m experiments.probe_reward "$OUT"
-plot points ppo,dpo invents refuses utility win_labelers kl
+plot table sft,ppo,dpo utility_greedy kl
+plot points ppo,dpo invents refuses utility

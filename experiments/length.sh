@@ -8,7 +8,9 @@ for bias in 0 0.5 1.5; do
     py compare.py --length-bias $bias --prompts 2000
     py reward.py
     py ppo.py --beta 0.03
+    py dpo.py --beta 0.1
     evaluate
 done
 "$python" -m experiments.probe_reward "$OUT"
-plot points ppo length utility kl score
+plot table sft,ppo,dpo utility_greedy
+plot points ppo,dpo length utility kl

@@ -237,8 +237,10 @@ def figure1(folder):
     for model in ("base", "base_few_shot", "sft", "ppo", "ppo_ptx"):
         cells = [average(paths_of_size[size], model, "utility") for size in sizes]
         draw(axis, sizes, cells, fmt="o-", color=COLOURS[model], label=NAMES[model])
-        if model == "sft":
-            axis.axhline(cells[-1][0], color=COLOURS["sft"], linestyle="--")
+    for key, line, name in (("utility", "--", "largest SFT"),
+                            ("utility_greedy", ":", "largest SFT, greedy")):
+        axis.axhline(average(paths_of_size[sizes[-1]], "sft", key)[0], color=COLOURS["sft"],
+                     linestyle=line, label=name)
     axis.set(xscale="log", xlabel="parameters", ylabel="true utility")
     axis.set_xticks(sizes, [f"{size / 1e6:.2f} M" for size in sizes])
     axis.set_xticks([], minor=True)

@@ -33,4 +33,5 @@ if begin sft-after-ppo ppo.pt; then
     py sft.py --init-from ppo
     measure_as_ppo sft
 fi
-plot points ppo win_utility utility kl
+plot table ppo,sft utility_greedy
+plot points ppo win_utility win_utility_greedy utility kl

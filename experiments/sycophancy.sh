@@ -19,4 +19,5 @@ if begin reward-utility sft.pt; then
     evaluate
 fi
 "$python" -m experiments.probe_reward "$OUT"
-plot points ppo,dpo affirms_false denies_true utility refuses
+plot table sft,ppo,dpo affirms_false_greedy denies_true_greedy utility_greedy refuses
+plot points ppo,dpo affirms_false denies_true utility
