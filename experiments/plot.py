@@ -233,7 +233,7 @@ def figure1(folder):
     for paths in find_runs(folder).values():
         paths_of_size[read_results(paths[0])["parameters"]] = paths
     sizes = sorted(paths_of_size)
-    figure, ((axis,),) = make_axes()
+    figure, ((axis,),) = make_axes(1, 8, 3.8)
     for model in ("base", "base_few_shot", "sft", "ppo", "ppo_ptx"):
         cells = [average(paths_of_size[size], model, "utility") for size in sizes]
         draw(axis, sizes, cells, fmt="o-", color=COLOURS[model], label=NAMES[model])
@@ -244,7 +244,7 @@ def figure1(folder):
     axis.set(xscale="log", xlabel="parameters", ylabel="true utility")
     axis.set_xticks(sizes, [f"{size / 1e6:.2f} M" for size in sizes])
     axis.set_xticks([], minor=True)
-    axis.legend(fontsize=9)
+    axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.02, 0.5))
     save(figure, folder)
 
 
