@@ -94,8 +94,9 @@ class Run:
         program."""
         for name, value in values.items():
             values[name] = value.item() if torch.is_tensor(value) else value
-            check(math.isfinite(values[name]),
-                  f"{name} is {values[name]} at step {step}; try a lower --lr")
+            if not math.isfinite(values[name]):
+                self.progress.close()
+                fail(f"{name} is {values[name]} at step {step}; try a lower --lr")
         self.log_file.write(json.dumps(dict(step=step, **values)) + "\n")
         shown = {name: f"{values[name]:.2f}" for name in ("loss", "score", "kl") if name in values}
         self.progress.set_postfix(shown, refresh=False)
