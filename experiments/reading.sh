@@ -41,6 +41,11 @@ for epochs in 1 3; do
         fit --questions 0 --comparisons "$run/pairs.jsonl" --batch 160 --epochs $epochs
     fi
 done
+if begin rankings-4000-ppo sft.pt comparisons.jsonl; then
+    cp "$OUT/seed-$SEED/rankings-4000/reward.pt" "$run/"
+    py ppo.py
+    evaluate
+fi
 if begin likelihood sft.pt comparisons.jsonl; then
     for script in "reward --questions 0" ppo "eval --prompts 200 --probes 60"; do
         py experiments.likelihood $script
