@@ -14,7 +14,7 @@ from data.world.labelers import NOISE
 from data.world.text import make_prompts
 from data.world.utility import utility
 from dpo import logprob_all
-from experiments import plot
+from experiments import tables
 from tools.checkpoints import load_gpt
 from tools.flags import atomic_write
 
@@ -25,13 +25,13 @@ def describe_dial(folder):
     """-> what the page shows of each beta, the smallest first; numbers are [mean, spread]. An
     answer is [prompt, answer, whether it is correct]."""
     dial = []
-    for run, paths in plot.find_runs(folder).items():
+    for run, paths in tables.find_runs(folder).items():
         row = dict(beta=run.removeprefix("beta-"), answers={})
         for key in ("kl", "score", "utility", "correct"):
-            row[key] = plot.average(paths, "ppo", key)
+            row[key] = tables.average(paths, "ppo", key)
         for path in paths:
             answer_of_kind = {}
-            for answer in plot.read_answers(path, "ppo"):
+            for answer in tables.read_answers(path, "ppo"):
                 answer_of_kind[answer["kind"]] = [answer["prompt"], answer["answer"],
                                                   answer["correct"]]
             row["answers"][path.parent.name.replace("-", " ")] = list(answer_of_kind.values())[:6]
@@ -57,9 +57,9 @@ def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     folder, page = sys.argv[1:]
-    paths = plot.all_paths(plot.find_runs(folder))
+    paths = tables.all_paths(tables.find_runs(folder))
     data = dict(dial=describe_dial(folder), candidates=describe_candidates(paths[0]),
-                noise=NOISE["train"], sft_utility=plot.average(paths, "sft", "utility")[0])
+                noise=NOISE["train"], sft_utility=tables.average(paths, "sft", "utility")[0])
     text = json.dumps(data, indent=1).replace("<", "\\u003c")        # no </script> inside
     with atomic_write(page) as file:
         file.write(TEMPLATE.read_text(encoding="utf-8").replace("DATA", text))

@@ -14,7 +14,7 @@ import numpy as np
 
 from data.batches import encode_example, encode_prompt
 from data.world.text import make_prompts
-from experiments import plot
+from experiments import tables
 from reward import load_reward, score_all
 from tools.checkpoints import load_gpt
 
@@ -53,7 +53,7 @@ def length_slope(scores, utilities, log_words):
 def measure_length(model, tokenizer, path):
     """length_slope on the held-out comparisons."""
     scores, utilities, log_words = [], [], []
-    for record in plot.read_lines(path / "comparisons.jsonl"):
+    for record in tables.read_lines(path / "comparisons.jsonl"):
         if record["split"] == "valid":
             prompt = encode_prompt(tokenizer, record["prompt"])
             examples = [(prompt, response) for response in record["ids"]]
@@ -69,7 +69,7 @@ def probe(path):
     sft, tokenizer = load_gpt(path / "sft.pt")
     model = load_reward(path / "reward.pt", partner=(sft, tokenizer))
     values = []
-    for rows in make_rivals(120, plot.read_results(path)["seed"]).values():
+    for rows in make_rivals(120, tables.read_results(path)["seed"]).values():
         values.append(preferred_rivals(model, tokenizer, rows))
     return values + [measure_length(model, tokenizer, path)]
 
@@ -77,11 +77,11 @@ def probe(path):
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    plot.print_header("reward model", "affirming", "inventing", "doubting", "length")
-    for run, paths in plot.find_runs(sys.argv[1]).items():
+    tables.print_header("reward model", "affirming", "inventing", "doubting", "length")
+    for run, paths in tables.find_runs(sys.argv[1]).items():
         probes = [probe(path) for path in paths if (path / "reward.pt").exists()]
         if probes:
-            plot.print_row(run, *map(plot.mean_and_spread, zip(*probes)))
+            tables.print_row(run, *map(tables.mean_and_spread, zip(*probes)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytest import approx
 
-from experiments import closed_form, page, plot
+from experiments import closed_form, page, plot, tables
 
 pytest.importorskip("matplotlib")
 MODELS = ("base", "base_few_shot", "sft", "ppo", "ppo_ptx")
@@ -59,9 +59,9 @@ def test_a_table_is_mean_and_spread_over_seeds(tmp_path, capsys):
 
 def test_bananas_and_lost_terms_are_counted(tmp_path):
     path = make_run(tmp_path, 0, "one")
-    assert plot.read_value(path, "ppo", "bananas") == 0.25
-    assert plot.read_value(path, "ppo", "less_form") == 0.5
-    assert plot.read_value(path, "ppo", "less_task") == 0.5
+    assert tables.read_value(path, "ppo", "bananas") == 0.25
+    assert tables.read_value(path, "ppo", "less_form") == 0.5
+    assert tables.read_value(path, "ppo", "less_task") == 0.5
 
 
 def test_points_of_two_models_share_a_picture(tmp_path, pictures, capsys):

@@ -1,0 +1,102 @@
+"""What the runs of an experiment measured: means over seeds ± standard deviations. plot.py draws.
+
+FOLDER holds seed-0/RUN/, seed-1/RUN/, ... A KEY is something that eval.py measured of a model. Two
+kinds are counted in answers.jsonl: `bananas` is the share of answers with the word, `less_TERM` the
+share of answers that lose utility by a term of data/world/utility.py: less_task, less_rude.
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+NAMES = {"base": "base", "base_few_shot": "base, few-shot", "sft": "SFT", "ppo": "PPO",
+         "ppo_ptx": "PPO-ptx", "dpo": "DPO", "rm": "reward model"}
+
+
+def mean_and_spread(values):
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def find_runs(folder):
+    """-> {run: its folder for every seed}, in the order in which the runs were finished"""
+    def order(path):
+        return path.parent.parent.name, path.stat().st_mtime
+    runs = {}
+    for path in sorted(Path(folder).glob("seed-*/*/results.json"), key=order):
+        runs.setdefault(path.parent.name, []).append(path.parent)
+    if not runs:
+        sys.exit(f"error: no finished run in {folder}")
+    return runs
+
+
+def all_paths(runs):
+    """The folders of all runs and seeds."""
+    return sum(runs.values(), [])
+
+
+def read_results(path):
+    return json.loads((path / "results.json").read_text())
+
+
+def read_lines(path):
+    return [json.loads(line) for line in open(path, encoding="utf-8")]
+
+
+def read_answers(path, model):
+    return [row for row in read_lines(path / "answers.jsonl") if row["model"] == model]
+
+
+def read_value(path, model, key):
+    """What one run has for a key; None if it has nothing."""
+    if key != "bananas" and not key.startswith("less_"):
+        return read_results(path).get(model, {}).get(key)
+    counted = []
+    for row in read_answers(path, model):
+        if key == "bananas":
+            counted.append("banana" in row["answer"].lower())
+        else:
+            best = 3 if key == "less_task" else 0
+            counted.append(row["terms"].get(key.removeprefix("less_"), 0) < best)
+    return statistics.mean(counted) if counted else None
+
+
+def average(paths, model, key):
+    """-> (mean, spread) over the seeds that have the key, None if none has it"""
+    values = [read_value(path, model, key) for path in paths]
+    values = [value for value in values if value is not None]
+    return mean_and_spread(values) if values else None
+
+
+# --- tables in Markdown ---------------------------------------------------------------------------
+
+
+def format_cell(cell):
+    """(mean, spread), text or None -> text"""
+    if isinstance(cell, tuple):
+        return f"{cell[0]:.2f} ± {cell[1]:.2f}"
+    return cell or ""
+
+
+def print_row(*cells):
+    print(f"| {' | '.join(map(format_cell, cells))} |")
+
+
+def print_header(*names):
+    print_row(*names)
+    print("|---" * len(names) + "|")
+
+
+def table(folder, models, *keys):
+    """Prints a table per model. -> {model: {run: [(mean, spread) or None for each key]}}"""
+    tables = {}
+    for model in models.split(","):
+        print(f"\n{NAMES.get(model, model)}\n")
+        print_header("run", "seeds", *keys)
+        tables[model] = {}
+        for run, paths in find_runs(folder).items():
+            cells = [average(paths, model, key) for key in keys]
+            if any(cells):
+                tables[model][run] = cells
+                print_row(run, str(len(paths)), *cells)
+    return tables
