@@ -177,13 +177,14 @@ def curves(folder):
     runs = find_runs(folder)
     keys = ("score", "utility", "kl", "entropy", "explained_variance", "clip_fraction")
     figure, axes = make_axes(len(keys), 2.3, 1.5 * len(runs), rows=len(runs))
-    for row, (run, paths) in zip(axes, runs.items()):
+    for number, (run, paths) in enumerate(runs.items()):
+        row = axes[number]
         lines = read_lines(paths[0] / "metrics" / "ppo.jsonl")
         for axis, key in zip(row, keys):
             points = [(line["step"], line[key]) for line in lines
                       if key in line and line["step"] >= 0]
             axis.plot(*zip(*points), color=COLOURS["ppo"])
-            if row is axes[0]:
+            if number == 0:
                 axis.set_title(key.replace("_", " "), fontsize=11)
         row[0].set_ylabel(run.replace("-", " ").replace("learning rate", "learning\nrate"))
     save(figure, folder)
