@@ -143,8 +143,8 @@ def show_ranking(page, answers, scores, labeler):
                      preference_loss(scores[w], scores[l]).item()])
     page.table(["pair", "r_w - r_l", "P(w is better)", "-log P"], rows,
                [["mean", "", "", ranking_loss(scores[None]).item()]])
-    page.say("Where r_w - r_l is negative, the reward model contradicts the labeler; here it may be "
-             "the labeler, or the reward model, who is wrong.")
+    page.say("Where r_w - r_l is negative, the reward model contradicts the labeler; either "
+             "may be wrong.")
 
 
 # --- 3 PPO ----------------------------------------------------------------------------------------
@@ -192,10 +192,11 @@ def show_rewards(page, config, tokens, batch, score, ref_logp, reward):
 
 
 def show_advantages(page, config, tokens, batch, reward):
-    page.say("V is what the value function expects from here on, before the token is chosen. (A run "
-             "does not save its value function, so this is the reward model, with which it began.) "
-             "delta is what the choice brought beyond this. A adds the deltas from here on, each later one "
-             "weighted by another lambda: start at the last token and go up.")
+    page.say("V is what the value function expects from here on, before the token is chosen. "
+             "(A run does not save its value function, so this is the reward model, with which "
+             "it began.) delta is what the choice brought beyond this. A adds the deltas from "
+             "here on, each later one weighted by another lambda: start at the last token and "
+             "go up.")
     page.equation("delta_t = reward_t + V_(t+1) - V_t,  V = 0 after the last\n"
                   f"A_t = delta_t + lambda A_(t+1),  lambda = {config.lam};  return_t = A_t + V_t",
                   "GAE (1506.02438) eq. 16 with gamma = 1; ppo.py gae")
@@ -274,8 +275,9 @@ def show_dpo(page, config, sft, tokenizer, x, best, worst):
 
 def show_closed_form(page, sft, x, ids, scores):
     page.chapter("5 The closed form: what beta does")
-    page.say("If these answers were all there are (so SFT's probabilities are made to sum to 1), the "
-             "best policy could be written down: a large beta keeps the reference, a small one puts everything on the highest score.")
+    page.say("If these answers were all there are (so SFT's probabilities are made to sum to "
+             "1), the best policy could be written down: a large beta keeps the reference, a "
+             "small one puts everything on the highest score.")
     page.equation("pi* = pi^SFT exp(r / beta) / Z",
                   "DPO eq. 4; experiments/closed_form.py closed_form, kl")
     betas = (2, 0.5, 0.1, 0.05)
@@ -292,8 +294,9 @@ def show_closed_form(page, sft, x, ids, scores):
 
 def show_group(page, config, sft, tokenizer):
     page.chapter("6 After 2022: a group of GRPO")
-    page.say("Where a program can check answers (strict: one true sentence with what is asked for), no reward model and no value function is needed. "
-             "Answers to one prompt are each other's baseline; every token of an answer has its A.")
+    page.say("Where a program can check answers (strict: one true sentence with what is asked "
+             "for), no reward model and no value function is needed. Answers to one prompt are "
+             "each other's baseline; every token of an answer has its A.")
     page.equation("A_i = (r_i - mean) / (standard deviation + 0.0001)",
                   "GRPO (2402.03300) section 4.1.2; later/grpo.py group_advantages, "
                   "later/verifiers.py strict")
