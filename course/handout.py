@@ -45,7 +45,7 @@ def hand_out(folder, holes):
         copy_project(folder)
         tests += [path.name for path in folder.glob("tests/test_later*")]
     else:
-        copy_project(folder, "later", "test_later*")
+        copy_project(folder, "later", "test_later*", "slow_motion.py", "slow_motion.html")
     delete_others(folder / "course", OF_COURSE)
     delete_others(folder / "tests", tests)
     for hole in holes:
