@@ -6,7 +6,7 @@ p is the language model that the reward model was before: its hidden states and 
 It knows which word is out of place long before a new head has learned it from rankings. The price:
 PPO's optimum for lambda log p alone is proportional to ref^(1 + lambda / beta), if p = ref, which
 is what sampling at a lower temperature does. So a gain at temperature 1 may be one of decoding, and
-likelihood.sh also compares greedy answers.
+reading.sh also compares greedy answers.
 
     python -m experiments.likelihood reward    reward.py with this reward model; its flags
     python -m experiments.likelihood ppo       ppo.py with it
