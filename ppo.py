@@ -322,7 +322,7 @@ def main():
     device = setup(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     value_fn = load_reward(f"{config.out}/reward.pt", device, (policy, tokenizer))
-    reward_model = copy.deepcopy(value_fn).requires_grad_(False)
+    reward_model = load_reward(f"{config.out}/reward.pt", device).requires_grad_(False)
     train(config, policy, value_fn, reward_model.score_responses, tokenizer, device)
 
 
