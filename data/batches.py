@@ -54,19 +54,23 @@ def drop_long(examples, max_length, name):
 
 def drop_long_prompts(tokenizer, prompts, max_length):
     """[Prompt or OwnPrompt] without those longer than max_length tokens."""
-    fitting, long = [], []
+    fitting, too_long = [], []
     for prompt in prompts:
-        n_tokens = len(encode_prompt(tokenizer, prompt.text))
-        (fitting if n_tokens <= max_length else long).append(prompt)
-    if long:
-        print(f"{len(long)} of {len(prompts)} prompts are longer than {max_length} tokens, leave "
-              f"no room for a response and are left out; the first is {long[0].text[:40]!r}...")
+        if len(encode_prompt(tokenizer, prompt.text)) <= max_length:
+            fitting.append(prompt)
+        else:
+            too_long.append(prompt)
+    if too_long:
+        print(f"{len(too_long)} of {len(prompts)} prompts are longer than {max_length} tokens, "
+              "leave no room for a response and are left out; the first is "
+              f"{too_long[0].text[:40]!r}...")
     check(fitting, f"all {len(prompts)} prompts are longer than {max_length} tokens and leave no "
                    "room for a response of --max-new-tokens")
     return fitting
 
 
 def encode_fitting_prompts(tokenizer, prompts, max_length):
+    """The same as lists of token ids."""
     fitting = drop_long_prompts(tokenizer, prompts, max_length)
     return [encode_prompt(tokenizer, prompt.text) for prompt in fitting]
 

@@ -79,9 +79,15 @@ def encode_responses(record, responses, tokenizer):
 
 
 def is_list_of_ids(value):
-    return isinstance(value, list) and all(
-        isinstance(ids, list) and ids and all(type(i) is int and i >= 0 for i in ids)
-        for ids in value)
+    """Whether it is a list of lists of token ids, none of them empty."""
+    if not isinstance(value, list):
+        return False
+    for ids in value:
+        if not isinstance(ids, list) or not ids:
+            return False
+        if not all(type(i) is int and i >= 0 for i in ids):
+            return False
+    return True
 
 
 def is_train(record, prompt):

@@ -112,7 +112,7 @@ def get_messages(record, key):
     dialogue = []
     for message in record[key]:
         role = message.get("role") if isinstance(message, dict) else None
-        if role not in list(SPEAKERS):                       # a role may be anything
+        if role not in ("system", "user", "assistant"):
             raise Unusable(f'"{key}" must hold messages of system, user and assistant')
         if role != "system" or message.get("content"):       # an empty system message is common
             dialogue.append((role, get_text(message, "content")))
@@ -200,12 +200,13 @@ def parse_comparison(record):
 
 def parse_ranking(record):
     responses, ranking = record["responses"], record.get("ranking")
-    if not isinstance(responses, list) or len(responses) < 2 \
-            or not all(isinstance(response, str) for response in responses):
+    if not isinstance(responses, list) or len(responses) < 2:
+        raise Unusable('"responses" must be a list of two or more texts')
+    if not all(isinstance(response, str) for response in responses):
         raise Unusable('"responses" must be a list of two or more texts')
     if "ids" not in record and not all(response.strip() for response in responses):
         raise Unusable("a response is empty")                # a sampled one may be
-    if not isinstance(ranking, list) or [type(i) for i in ranking] != [int] * len(responses) \
+    if not isinstance(ranking, list) or not all(type(i) is int for i in ranking) \
             or sorted(ranking) != list(range(len(responses))):
         raise Unusable('"ranking" must name every response once, by its number from 0')
     return parse_prompt(record), responses, ranking
