@@ -1,15 +1,14 @@
 """PPO on a reward that is not one reward model's score.
 
-    python -m experiments.other_reward --reward banana       out/sft.pt -> out/ppo.pt
+    python -m experiments.other_reward --reward utility      out/sft.pt -> out/ppo.pt
 
-banana      how often the answer says "banana"
 utility     the true utility
 labelers    how a random labeler rates the answer
 logprob     the log-probability under SFT, which needs no labels
 mean        the mean score of the reward models out/reward-*.pt
 worst       their lowest score (arXiv 2310.02743, worst-case optimisation)
 
-All else is ppo.py's. For the first four the value function's head starts at 0, since no reward
+All else is ppo.py's. For the first three the value function's head starts at 0, since no reward
 model predicts these rewards.
 """
 
@@ -33,11 +32,7 @@ from tools.flags import check, read_flags
 
 @dataclass(frozen=True)
 class Config(ppo.Config):
-    reward: str = "banana"         # banana, utility, labelers, logprob, mean or worst
-
-
-def count_bananas(prompt, answer, ended):
-    return answer.lower().count("banana")
+    reward: str = "utility"        # utility, labelers, logprob, mean or worst
 
 
 def ask_labeler(prompt, answer, ended, labelers=make_labelers("train")):
@@ -45,7 +40,7 @@ def ask_labeler(prompt, answer, ended, labelers=make_labelers("train")):
     return rng.choice(labelers).perceive(prompt, answer, ended, rng)
 
 
-WRITTEN = {"banana": count_bananas, "utility": utility, "labelers": ask_labeler}
+WRITTEN = {"utility": utility, "labelers": ask_labeler}
 
 
 def score_with(reward_fn, tokenizer, prompts):
@@ -83,7 +78,7 @@ def main():
     policy_path = f"{config.out}/{config.init_from}.pt"
     policy, tokenizer = load_gpt(policy_path, device)
     if config.reward in WRITTEN:
-        check(is_small_world(config.prompts) or config.reward == "banana",
+        check(is_small_world(config.prompts),
               f"--reward {config.reward} is known only for prompts of the small world")
         prompts = read_prompts(config.prompts, "train", config.seed)
         score_fn = score_with(WRITTEN[config.reward], tokenizer, prompts)

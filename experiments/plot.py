@@ -30,7 +30,6 @@ LABELS = {"utility": "true utility", "correct": "share of answers\nthat are corr
           "denies_true": "share of true\npremises denied",
           "invents": "share of unknown\nthings invented", "refuses": "share of needless\nrefusals",
           "stock_answer": "share of wrong\nstock answers",
-          "bananas": "share of answers\nwith bananas",
           "few_shot": "share correct after\na few-shot prompt",
           "distance": "KL to the optimum\n(nats)",
           "accuracy_utility": "share of pairs\nin true order",

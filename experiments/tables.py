@@ -1,8 +1,8 @@
 """What the runs of an experiment measured: means over seeds ± standard deviations. plot.py draws.
 
-FOLDER holds seed-0/RUN/, seed-1/RUN/, ... A KEY is something that eval.py measured of a model. Two
-kinds are counted in answers.jsonl: `bananas` is the share of answers with the word, `less_TERM` the
-share of answers that lose utility by a term of data/world/utility.py: less_task, less_rude.
+FOLDER holds seed-0/RUN/, seed-1/RUN/, ... A KEY is something that eval.py measured of a model, or
+`less_TERM`, the share of the answers in answers.jsonl that lose utility by a term of
+data/world/utility.py: less_task, less_rude.
 """
 
 import json
@@ -49,15 +49,12 @@ def read_answers(path, model):
 
 def read_value(path, model, key):
     """What one run has for a key; None if it has nothing."""
-    if key != "bananas" and not key.startswith("less_"):
+    if not key.startswith("less_"):
         return read_results(path).get(model, {}).get(key)
     counted = []
     for row in read_answers(path, model):
-        if key == "bananas":
-            counted.append("banana" in row["answer"].lower())
-        else:
-            best = 3 if key == "less_task" else 0
-            counted.append(row["terms"].get(key.removeprefix("less_"), 0) < best)
+        best = 3 if key == "less_task" else 0
+        counted.append(row["terms"].get(key.removeprefix("less_"), 0) < best)
     return statistics.mean(counted) if counted else None
 
 

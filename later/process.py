@@ -35,7 +35,7 @@ from generate import generate, respond
 from later.chains import (is_answer_correct, is_trace_correct, label_answer, make_sums,
                           measure_chains, read_number, step_ends, vote)
 from later.fit import fit
-from model import masked_mean, token_logprobs
+from model import masked_mean
 from reward import RewardModel
 from tools.checkpoints import load_gpt
 from tools.device import setup
@@ -47,11 +47,11 @@ NAMES = dict(outcome="orm", truth="prm", hard="prm_hard", soft="prm_soft")
 
 @dataclass(frozen=True)
 class Config(TrainingFlags):
-    sums: int = 2000               # to train on, each answered once
+    sums: int = 4000               # to train on, each answered once
     completions: int = 8           # per step, N of Math-Shepherd
-    epochs: int = 3                # passes over the answers; paper 2
+    epochs: int = 6                # passes over the answers; paper 2
     batch: int = 32                # answers per step
-    lr: float = 1e-3               # peak learning rate (Adam)
+    lr: float = 5e-4               # peak learning rate (Adam)
     muon_lr: float = 0.005         # peak learning rate of the blocks' matrices (Muon)
     test_sums: int = 100           # held-out sums
     n: int = 64                    # answers to each; a power of two
@@ -69,24 +69,11 @@ def process_loss(logits, labels, mask):
     return masked_mean(F.binary_cross_entropy_with_logits(logits, labels, reduction="none"), mask)
 
 
-def step_logits(model, tokens, boundaries):
-    """The head, plus log p of the step's tokens so far, at every token. boundaries: 1 at the last
-    token of the prompt and of each step.  (B, T), (B, T) -> (B, T)"""
-    # differs from the papers: their head alone finds hardly any mistake with so few answers
-    hidden = model.gpt.hidden(tokens)                                        # (B, T, C)
-    logp = token_logprobs(model.gpt.lm_head(hidden), tokens)                 # (B, T-1)
-    logp_so_far = F.pad(logp.cumsum(dim=1), (1, 0))                          # (B, T)
-    positions = torch.arange(tokens.shape[1], device=tokens.device) * boundaries.long()
-    start = F.pad(positions.cummax(dim=1).values[:, :-1], (1, 0))            # boundary before t
-    return model.head(hidden).squeeze(-1) + logp_so_far - logp_so_far.gather(1, start)
-
-
 def step_probabilities(model, examples, ends):
     """[(prompt ids, response ids)], and per response the indices where its steps end
     -> per response a list of the steps' p"""
-    tokens, _ = collate(examples, model.head.weight.device)
-    p = apply_in_batches(lambda x, marks: step_logits(model, x, marks), tokens,
-                         mark_boundaries(examples, ends, tokens)).sigmoid().cpu()
+    tokens, mask = collate(examples, model.head.weight.device)
+    p = apply_in_batches(lambda tokens, _: model(tokens), tokens, mask).sigmoid().cpu()
     probabilities = []
     for row, (prompt, _), indices in zip(p, examples, ends):
         probabilities.append([row[len(prompt) + i].item() for i in indices])
@@ -168,28 +155,16 @@ def find_targets(answer, labels):
     return answer.ends, answer.hits
 
 
-def mark_boundaries(examples, ends, tokens):
-    """1 at the last token of the prompt and where steps end.  -> (B, T)"""
-    boundaries = torch.zeros(tokens.shape, device=tokens.device)
-    for b, (prompt, _) in enumerate(examples):
-        for i in [-1] + ends[b]:
-            boundaries[b, len(prompt) + i] = 1
-    return boundaries
-
-
 def collate_targets(answers, labels, device="cpu"):
-    """-> tokens, boundaries (see step_logits), targets, and mask (B, T), 1 on labelled tokens.
-    For an ORM the answer is one long step."""
-    examples = [(answer.prompt, answer.response) for answer in answers]
-    tokens, _ = collate(examples, device)
-    ends = [[] if labels == "outcome" else answer.ends for answer in answers]
-    boundaries = mark_boundaries(examples, ends, tokens)
-    targets, mask = torch.zeros_like(boundaries), torch.zeros_like(boundaries)
+    """-> tokens, targets, and mask, each (B, T); the mask is 1 on labelled tokens"""
+    tokens, _ = collate([(answer.prompt, answer.response) for answer in answers], device)
+    targets = torch.zeros(tokens.shape, device=device)
+    mask = torch.zeros_like(targets)
     for b, answer in enumerate(answers):
         for i, target in zip(*find_targets(answer, labels)):
             targets[b, len(answer.prompt) + i] = target
             mask[b, len(answer.prompt) + i] = 1
-    return tokens, boundaries, targets, mask
+    return tokens, targets, mask
 
 
 def train(config, labels, answers, device):
@@ -202,8 +177,8 @@ def train(config, labels, answers, device):
 
     def loss_fn(step):
         batch = [answers[i] for i in batches[step]]
-        tokens, boundaries, targets, mask = collate_targets(batch, labels, device)
-        return process_loss(step_logits(model, tokens, boundaries), targets, mask)
+        tokens, targets, mask = collate_targets(batch, labels, device)
+        return process_loss(model(tokens), targets, mask)
 
     optimizers = make_muon_and_adam(model, config.muon_lr, config.lr)
     run = fit(config, NAMES[labels], model, optimizers, len(batches), loss_fn)

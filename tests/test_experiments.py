@@ -44,9 +44,6 @@ def test_a_written_reward_gets_the_prompt_the_answer_and_whether_it_ended(out):
     expected = [utility(p, p.careful, True) for p in prompts]
     expected.append(utility(prompts[0], prompts[0].careful, False))
     assert rewards.tolist() == approx(expected)
-    tokens, mask = collate([encode_example(tokenizer, prompts[0].text, "Banana, banana.")])
-    count = other_reward.score_with(other_reward.count_bananas, tokenizer, prompts)
-    assert count(tokens, mask).tolist() == [2]
 
 
 def test_an_ensemble_takes_the_mean_or_the_worst(copy, monkeypatch):

@@ -38,7 +38,7 @@ def make_run(folder, seed, run, utility=0.5, parameters=1000):
     for place, model in enumerate(MODELS):
         for i in range(8):
             answers.append(dict(model=model, prompt=f"Prompt {i}?", utility=place, kind=f"kind {i}",
-                                answer=f"{'Banana' if i < 2 else 'An answer'} </script>.",
+                                answer="An answer </script>.",
                                 terms=dict(form=-1.5, task=2) if i < 4 else dict(task=3),
                                 correct=True))
     write(path / "answers.jsonl", answers)
@@ -57,9 +57,8 @@ def test_a_table_is_mean_and_spread_over_seeds(tmp_path, capsys):
     assert "| one | 2 |  |  | 0.85 ± 0.07 |" in printed
 
 
-def test_bananas_and_lost_terms_are_counted(tmp_path):
+def test_lost_terms_are_counted(tmp_path):
     path = make_run(tmp_path, 0, "one")
-    assert tables.read_value(path, "ppo", "bananas") == 0.25
     assert tables.read_value(path, "ppo", "less_form") == 0.5
     assert tables.read_value(path, "ppo", "less_task") == 0.5
 
@@ -123,7 +122,7 @@ def test_the_page_holds_the_numbers_and_answers_of_every_beta(html):
     data = json.loads(text)
     assert [row["beta"] for row in data["dial"]] == ["0", "0.2"]
     assert data["dial"][0]["kl"] == [16, 0] and data["sft_utility"] == 0.25
-    assert data["dial"][0]["answers"]["seed 0"][0] == ["Prompt 0?", "Banana </script>.", True]
+    assert data["dial"][0]["answers"]["seed 0"][0] == ["Prompt 0?", "An answer </script>.", True]
     assert len(data["candidates"]["texts"]) == len(data["candidates"]["log_ref"]) == 4
 
 

@@ -50,7 +50,6 @@ tiny_flags() {
         *later.grpo* | *later.reasoning*)
             echo "--iterations 2 --prompts 2 --minibatch 8 --max-new-tokens 8" ;;
         *later.chains*)          echo "--pages 50 --steps 5 --demonstrations 40" ;;
-        *later.star*)            echo "--rounds 2 --sums 4 --max-new-tokens 8" ;;
         *later.process*)         echo "--sums 40 --completions 2 --test-sums 2 --n 4" ;;
         *later.measure*)         echo "--n 8 --k 2 --max-new-tokens 8" ;;
         *later.judge*)           echo "--pages 600 --documents 50" ;;

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Reasoning on worked sums: additions of four to six numbers, one step per sentence.
 #
-# RL on the final answer alone (RLVR; DeepSeek-R1, arXiv 2501.12948) against imitation of one's own
-# correct answers (STaR, 2203.14465) and, as a control, of as many random ones.
+# RL on the final answer alone (RLVR; DeepSeek-R1, arXiv 2501.12948).
 #
 # Look for: traces, which no reward checks; sums of seven and eight numbers, longer than any in
 # training; majority vote and pass@8 before and after.
@@ -12,8 +11,6 @@ source "$(dirname "$0")/common.sh"
 enter sums base.pt
 once chains.pt -m later.chains --resume
 once final.pt -m later.reasoning --resume --name final
-once star.pt -m later.star --resume
-once random.pt -m later.star --resume --name random --select random
 once measured.json -m later.measure --task sums --reference chains --n 200 --max-new-tokens 72 \
-    --models chains,final,star,random
+    --models chains,final
 table runs correct trace correct_greedy majority pass_at_k kl correct_7 correct_8
