@@ -11,22 +11,23 @@ from pathlib import Path
 from report.table import MODELS, make_tables, read_lines, read_logs, read_results
 from tools.flags import Flags, atomic_write, read_flags
 
-CURVES = {"base": ("loss",), "sft": ("loss",), "reward": ("loss",), "dpo": ("loss", "utility"),
-          "ppo": ("score", "utility", "kl"), "ppo_ptx": ("score", "utility", "kl")}
+CURVES = (("base", ("loss",)), ("sft", ("loss",)), ("reward", ("loss",)),
+          ("ppo", ("score", "utility")), ("ppo", ("kl",)), ("ppo_ptx", ("score", "utility")),
+          ("ppo_ptx", ("kl",)), ("dpo", ("loss",)), ("dpo", ("utility",)))
 
 
 def read_curves(out):
-    """-> {stage: {key of its log: [(step, value)]}}"""
-    logs, curves = read_logs(out), {}
-    for stage, keys in CURVES.items():
-        curves_of_stage = {}
+    """-> [(stage, {key of its log: [(step, value)]})], a chart each"""
+    logs, curves = read_logs(out), []
+    for stage, keys in CURVES:
+        lines_of_chart = {}
         for key in keys:
             lines = [line for line in logs.get(stage, []) if key in line and line["step"] >= 0]
             points = [(line["step"], line[key]) for line in lines]
             if len(points) > 1:
-                curves_of_stage[key] = thin(points)
-        if curves_of_stage:
-            curves[stage] = curves_of_stage
+                lines_of_chart[key] = thin(points)
+        if lines_of_chart:
+            curves.append((stage, lines_of_chart))
     return curves
 
 
@@ -56,9 +57,11 @@ def read_temperatures(results):
 
 
 def group_by_prompt(records):
-    """-> [{"prompt", "kind", "records": one per model}]"""
+    """-> [{"prompt", "kind", "records": one per model}]; log-ratios only of what SFT became"""
     groups = {}
     for record in records:
+        if record["model"] in ("base", "sft"):
+            record = {key: record[key] for key in record if key not in ("tokens", "log_ratio")}
         group = dict(prompt=record["prompt"], kind=record.get("kind", ""), records=[])
         groups.setdefault(record["prompt"], group)["records"].append(record)
     return list(groups.values())
@@ -72,7 +75,8 @@ def write_page(out):
                 tables=make_tables(results, results["intervals"]),
                 prompts=group_by_prompt(read_lines(Path(out) / "answers.jsonl")))
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    data_text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")   # no </script> in it
+    data_text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    data_text = data_text.replace("<", "\\u003c")                          # no </script> in it
     with atomic_write(Path(out) / "report.html") as file:
         file.write(template.replace("{{data}}", data_text, 1))
     return Path(out) / "report.html"

@@ -279,6 +279,9 @@ def test_answers_agree_with_the_results(out):
         assert sum(r["utility"] for r in answers) / 10 == approx(results[model]["utility"])
         kl = sum(sum(r["log_ratio"]) for r in answers) / 10
         assert kl == approx(results[model]["kl"], abs=0.03)          # log-ratios are rounded
+        for temperature, column in (("0.7", "correct_07"), ("0", "correct_greedy")):
+            correct = [r["cooler"][temperature]["correct"] for r in answers]
+            assert sum(correct) / 10 == approx(results[model][column])
         sft_answers = [r for r in records if r["model"] == "sft"]
         wins = [win(ours["utility"], sft["utility"]) for ours, sft in zip(answers, sft_answers)]
         assert sum(wins) / 10 == approx(results[model]["win_utility"])

@@ -55,8 +55,8 @@ class Tags(HTMLParser):
 def test_evaluation_leaves_a_page_with_its_tables_curves_and_every_answer(out):
     data, results = read_data(out / "report.html"), read_results(out)
     assert data["tables"] == make_tables(results, results["intervals"])
-    assert {"base", "sft", "reward", "ppo", "dpo"} <= data["curves"].keys()
-    assert {"score", "kl"} <= data["curves"]["ppo"].keys()
+    assert {stage for stage, _ in data["curves"]} == {"base", "sft", "reward", "ppo", "ppo_ptx", "dpo"}
+    assert [set(lines) for stage, lines in data["curves"] if stage == "ppo"][1] == {"kl"}
     records = [record for group in data["prompts"] for record in group["records"]]
     assert len(records) == 10 * len(MODELS)
     log_ratios = [sum(record["log_ratio"]) for record in records if record["model"] == "ppo"]
@@ -101,7 +101,7 @@ def test_curves_leave_out_closing_lines_and_stages_without_a_log(tmp_path):
     lines = [dict(step=0, loss=3), dict(step=1, loss=2), dict(step=-1, loss=9)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "metrics" / "base.jsonl").write_text(text)
-    assert read_curves(tmp_path) == dict(base=dict(loss=[(0, 3), (1, 2)]))
+    assert read_curves(tmp_path) == [("base", dict(loss=[(0, 3), (1, 2)]))]
 
 
 def test_answers_to_a_prompt_are_grouped():
@@ -149,7 +149,7 @@ def test_the_page_shows_tables_curves_and_the_answers_of_an_opened_prompt(copy, 
     results = read_results(copy)
     cells = [cell for table in make_tables(results, results["intervals"]) for row in table[1:]
              for cell in row]
-    assert tables == cells and charts == 6 + 2          # stages; by temperature
+    assert tables == cells and charts == len(page.CURVES) - 1 + 2          # DPO has no utility here; by temperature
     assert prompts == [record["prompt"] for record in records[:10]]
     assert len(answers) == len(MODELS) and all(NASTY in answer for answer in answers)
     assert title == f"Report of {copy}"                          # no script of the run was executed
@@ -163,3 +163,21 @@ def test_the_search_finds_words_of_prompts_and_answers(out, tmp_path):
         search.dispatchEvent(new Event("input"))
         return [...document.querySelectorAll("summary")].map(node => node.textContent)""", tmp_path)
     assert record["prompt"] in shown and len(shown) < 10
+
+
+@browser
+def test_a_lower_temperature_shows_its_answers_in_the_open_prompt(out, tmp_path):
+    records = [record for record in read_lines(out / "answers.jsonl")
+               if record["prompt"] == read_lines(out / "answers.jsonl")[0]["prompt"]]
+    for value in ("1", "0.7", "0"):
+        shown = browse(out / "report.html", f"""
+            const prompt = document.querySelector("details")
+            prompt.open = true
+            temperature.value = "{value}"
+            temperature.dispatchEvent(new Event("input"))
+            return [...prompt.querySelectorAll(".answer")].map(node => node.textContent)""", tmp_path)
+        assert len(shown) == len(MODELS)
+        for text, record in zip(shown, records):
+            answer = record if value == "1" else record["cooler"][value]
+            words = text.removesuffix(" …").replace(" ■", "").strip()
+            assert words == answer["answer"].strip()
