@@ -1,6 +1,6 @@
-"""docs/index.html, a page to try out the beta dial and eq. 1, with results of finished runs.
+"""docs/index.html: temperature, the beta dial and eq. 1 to try out, with results of finished runs.
 
-    python -m experiments.page out/experiments/dial docs/index.html      after dial.sh
+    python -m experiments.page out docs/index.html      after train_all.sh and experiments/dial.sh
 
 page.html is its template. It shows all text as text, so that no answer can become HTML.
 """
@@ -22,8 +22,8 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 
 def describe_dial(folder):
-    """-> what the page shows of each beta, the smallest first; numbers are [mean, spread]. An
-    answer is [prompt, answer, whether it is correct]."""
+    """-> what the page shows of each beta, the largest first, as the KL grows; numbers are [mean,
+    spread]. An answer is [prompt, answer, whether it is correct]."""
     dial = []
     for run, paths in tables.find_runs(folder).items():
         row = dict(beta=run.removeprefix("beta-"), answers={})
@@ -36,7 +36,27 @@ def describe_dial(folder):
                                                   answer["correct"]]
             row["answers"][path.parent.name.replace("-", " ")] = list(answer_of_kind.values())[:6]
         dial.append(row)
-    return sorted(dial, key=lambda row: float(row["beta"]))
+    return sorted(dial, key=lambda row: -float(row["beta"]))
+
+
+def describe_temperatures(out):
+    """-> a row per temperature and model: share of correct answers, true utility, and answers to
+    the first prompts of five kinds"""
+    results, rows, prompt_of_kind = tables.read_results(out), [], {}
+    for answer in tables.read_answers(out, "sft"):
+        if len(prompt_of_kind) < 5:
+            prompt_of_kind.setdefault(answer["kind"], answer["prompt"])
+    for temperature, suffix in (("1", ""), ("0.7", "_07"), ("0", "_greedy")):
+        for model in ("sft", "ppo", "dpo"):
+            answers = []
+            for answer in tables.read_answers(out, model):
+                if answer["prompt"] in prompt_of_kind.values():
+                    shown = answer if temperature == "1" else answer["cooler"][temperature]
+                    answers.append([answer["prompt"], shown["answer"], shown["correct"]])
+            rows.append(dict(temperature=temperature, model=tables.NAMES[model], answers=answers,
+                             correct=results[model][f"correct{suffix}"],
+                             utility=results[model][f"utility{suffix}"]))
+    return rows
 
 
 def describe_candidates(path):
@@ -56,10 +76,12 @@ def describe_candidates(path):
 def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    folder, page = sys.argv[1:]
-    paths = tables.all_paths(tables.find_runs(folder))
-    data = dict(dial=describe_dial(folder), candidates=describe_candidates(paths[0]),
-                noise=NOISE["train"], sft_utility=tables.average(paths, "sft", "utility")[0])
+    out, page = Path(sys.argv[1]), sys.argv[2]
+    dial = out / "experiments" / "dial"
+    paths = tables.all_paths(tables.find_runs(dial))
+    data = dict(dial=describe_dial(dial), candidates=describe_candidates(out), noise=NOISE["train"],
+                temperatures=describe_temperatures(out),
+                sft_utility=tables.average(paths, "sft", "utility")[0])
     text = json.dumps(data, indent=1).replace("<", "\\u003c")        # no </script> inside
     with atomic_write(page) as file:
         file.write(TEMPLATE.read_text(encoding="utf-8").replace("DATA", text))

@@ -67,13 +67,22 @@ def group_by_prompt(records):
     return list(groups.values())
 
 
+def shorten(value):
+    """Rounds every number to two places, which halves the page."""
+    if isinstance(value, float):
+        return round(value, 2)
+    if isinstance(value, dict):
+        return {key: shorten(item) for key, item in value.items()}
+    return [shorten(item) for item in value] if isinstance(value, list) else value
+
+
 def write_page(out):
     """-> its path"""
     results = read_results(out)
     data = dict(title=f"Report of {out}", models=MODELS, curves=read_curves(out),
                 temperatures=read_temperatures(results),
                 tables=make_tables(results, results["intervals"]),
-                prompts=group_by_prompt(read_lines(Path(out) / "answers.jsonl")))
+                prompts=shorten(group_by_prompt(read_lines(Path(out) / "answers.jsonl"))))
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     data_text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     data_text = data_text.replace("<", "\\u003c")                          # no </script> in it

@@ -55,7 +55,8 @@ class Tags(HTMLParser):
 def test_evaluation_leaves_a_page_with_its_tables_curves_and_every_answer(out):
     data, results = read_data(out / "report.html"), read_results(out)
     assert data["tables"] == make_tables(results, results["intervals"])
-    assert {stage for stage, _ in data["curves"]} == {"base", "sft", "reward", "ppo", "ppo_ptx", "dpo"}
+    stages = {stage for stage, _ in data["curves"]}
+    assert stages == {"base", "sft", "reward", "ppo", "ppo_ptx", "dpo"}
     assert [set(lines) for stage, lines in data["curves"] if stage == "ppo"][1] == {"kl"}
     records = [record for group in data["prompts"] for record in group["records"]]
     assert len(records) == 10 * len(MODELS)
@@ -149,7 +150,8 @@ def test_the_page_shows_tables_curves_and_the_answers_of_an_opened_prompt(copy, 
     results = read_results(copy)
     cells = [cell for table in make_tables(results, results["intervals"]) for row in table[1:]
              for cell in row]
-    assert tables == cells and charts == len(page.CURVES) - 1 + 2          # DPO has no utility here; by temperature
+    # DPO has no utility here; two charts are by temperature
+    assert tables == cells and charts == len(page.CURVES) - 1 + 2
     assert prompts == [record["prompt"] for record in records[:10]]
     assert len(answers) == len(MODELS) and all(NASTY in answer for answer in answers)
     assert title == f"Report of {copy}"                          # no script of the run was executed
@@ -175,7 +177,8 @@ def test_a_lower_temperature_shows_its_answers_in_the_open_prompt(out, tmp_path)
             prompt.open = true
             temperature.value = "{value}"
             temperature.dispatchEvent(new Event("input"))
-            return [...prompt.querySelectorAll(".answer")].map(node => node.textContent)""", tmp_path)
+            const nodes = [...prompt.querySelectorAll(".answer")]
+            return nodes.map(node => node.textContent)""", tmp_path)
         assert len(shown) == len(MODELS)
         for text, record in zip(shown, records):
             answer = record if value == "1" else record["cooler"][value]

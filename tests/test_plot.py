@@ -108,10 +108,10 @@ def test_best_of_n(tmp_path, pictures, capsys):
 
 
 @pytest.fixture
-def html(out, tmp_path, monkeypatch):
-    for beta in ("0.2", "0"):
-        shutil.copy(out / "sft.pt", make_run(tmp_path / "dial", 0, f"beta-{beta}"))
-    monkeypatch.setattr("sys.argv", ["page.py", tmp_path / "dial", tmp_path / "page.html"])
+def html(copy, tmp_path, monkeypatch):
+    for beta in ("0", "0.2"):
+        make_run(copy / "experiments" / "dial", 0, f"beta-{beta}")
+    monkeypatch.setattr("sys.argv", ["page.py", copy, tmp_path / "page.html"])
     page.main()
     return (tmp_path / "page.html").read_text()
 
@@ -120,9 +120,10 @@ def test_the_page_holds_the_numbers_and_answers_of_every_beta(html):
     """What a model says cannot end the JSON element."""
     text = html.split('type="application/json">')[1].split("</script>")[0]
     data = json.loads(text)
-    assert [row["beta"] for row in data["dial"]] == ["0", "0.2"]
+    assert [row["beta"] for row in data["dial"]] == ["0.2", "0"]
     assert data["dial"][0]["kl"] == [16, 0] and data["sft_utility"] == 0.25
     assert data["dial"][0]["answers"]["seed 0"][0] == ["Prompt 0?", "An answer </script>.", True]
+    assert len(data["temperatures"]) == 9 and len(data["temperatures"][0]["answers"]) == 5
     assert len(data["candidates"]["texts"]) == len(data["candidates"]["log_ref"]) == 4
 
 
