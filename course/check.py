@@ -1,9 +1,10 @@
-"""Checks for those who change the course, slower than tests/test_course.py.
+"""Checks for those who change the course. tests/test_course.py does the same at a reduced size.
 
-    python -m course.check --holes           fill the functions one by one: no test may fail
-    python -m course.check --bugs            the tests that show each bug, for bugs.txt
+    python -m course.check                   all of the following
     python -m course.check --mistakes        every known mistake is named, every solution gets all
                                              points, at --seeds seeds
+    python -m course.check --holes           fill the functions one by one: no test may fail
+    python -m course.check --bugs            the tests that show each bug, for bugs.txt
 """
 
 import os
@@ -82,11 +83,12 @@ def check_mistakes(n_seeds):
 
 def main():
     config = read_flags(__doc__, Config)
-    if config.mistakes:
+    everything = not (config.mistakes or config.holes or config.bugs)
+    if config.mistakes or everything:
         check_mistakes(config.seeds)
-    if config.holes:
+    if config.holes or everything:
         check_holes()
-    if config.bugs:
+    if config.bugs or everything:
         check_bugs()
 
 

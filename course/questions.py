@@ -2,8 +2,8 @@
 
     python -m course.questions --grade ../submission   answers.json, out/ without *.pt -> points
 
-A figure earns a point if it is that of the submitted run, and another one if the run has what every
-correct run has (`find_fault`). answers.json is {"1": {"figure": 0.69, "reason": "..."}, ...}.
+A figure earns a point if it is that of the submitted run, and another one if correct runs have such a
+figure (`RANGES`). answers.json is {"1": {"figure": 0.69, "reason": "..."}, ...}.
 """
 
 import json
@@ -13,6 +13,11 @@ from pathlib import Path
 
 from course.sandbox import read_object, read_submitted, report
 from tools.flags import check, read_flags
+
+
+# Correct runs: wider than the mean of seeds 0, 1 and 2, plus or minus six standard deviations
+RANGES = {2: (0.5, 4), 3: (0.62, 0.82), 4: (0.5, 1), 5: (0.02, 0.12), 6: (-0.08, 0.01),
+          7: (-0.2, 0.1), 8: (4, 40), 9: (-2, 0.2)}
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,10 @@ def read_figures(out):
 
 def find_fault(number, figures):
     """-> what a correct run has and this one has not, "" if nothing is known"""
-    if number == 2 and figures[2] <= 0:
-        return "a KL divergence is positive"
-    if number == 3 and figures[3] <= 0.5:
-        return "a reward model predicts more than half of the labels"
-    if number == 6 and figures[6] >= figures[5]:
-        return "PPO-ptx has a smaller tax than PPO"
-    if number == 8 and figures[8] <= figures[2]:
-        return "the KL is larger without a penalty"
-    return ""
+    low, high = RANGES.get(number, (-math.inf, math.inf))
+    if low <= figures[number] <= high:
+        return ""
+    return f"correct runs have {low} to {high}"
 
 
 def judge(number, figures, answer):

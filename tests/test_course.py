@@ -519,11 +519,11 @@ def test_a_test_counts_if_it_passes_on_the_correct_program_and_fails_on_the_bug(
 def run(tmp_path):
     """The files of a finished run that the questions read, with made-up figures."""
     results = dict(rm=dict(reads_wrong=0.6))
-    for i, name in enumerate(("sft", "ppo_ptx", "ppo")):
-        results[name] = dict(correct=0.5 + i / 10, correct_07=0.6 + i / 20, lm_loss=2 + i / 7)
-    for folder, kl in ((tmp_path / "out", 0.25), (tmp_path / "out/free", 2.5)):
+    for name, i, loss in (("sft", 0, 2), ("ppo_ptx", 1, 1.96), ("ppo", 2, 2.06)):
+        results[name] = dict(correct=0.5 + i / 10, correct_07=0.6 + 0.075 * i, lm_loss=loss)
+    for folder, kl, utility in ((tmp_path / "out", 1.25, 2.5), (tmp_path / "out/free", 5.5, 2)):
         (folder / "metrics").mkdir(parents=True)
-        log = [dict(step=0, kl=kl), dict(step=-1, utility=kl, accuracy=0.8)]
+        log = [dict(step=0, kl=kl), dict(step=-1, utility=utility, accuracy=0.8)]
         for stage in ("ppo", "reward"):
             path = folder / "metrics" / f"{stage}.jsonl"
             path.write_text("\n".join(json.dumps(line) for line in log))
@@ -531,7 +531,7 @@ def run(tmp_path):
     return tmp_path
 
 
-EXPECTED = [math.log(2), 0.25, 0.8, 0.6, 2 / 7, 1 / 7, 0.1, 2.5, 2.25, math.log(8) - 7 / 8]
+EXPECTED = [math.log(2), 1.25, 0.8, 0.6, 0.06, -0.04, 0.05, 5.5, -0.5, math.log(8) - 7 / 8]
 
 
 def test_a_figure_must_be_that_of_the_run(run):
@@ -544,7 +544,8 @@ def test_a_figure_must_be_that_of_the_run(run):
             assert questions.judge(number, figures, answer)[0] == 0
 
 
-@pytest.mark.parametrize("number, value", [(2, -0.1), (3, 0.4), (6, 0.3), (8, 0.2)])
+@pytest.mark.parametrize("number, value", [(2, -0.1), (3, 0.4), (5, -0.1), (6, 0.3), (8, 0.2),
+                                           (9, 0.5)])
 def test_a_run_that_cannot_be_correct_loses_a_point(run, number, value):
     figures = questions.read_figures(run / "out") | {number: value}
     points, feedback = questions.judge(number, figures, {"figure": value})
