@@ -39,7 +39,7 @@ TEMPLATE = Path(__file__).with_name("slow_motion.html")
 
 @dataclass(frozen=True)
 class Config(Flags):
-    number: int = 9                # which of the short held-out comparisons
+    number: int = 14               # which of the short held-out comparisons
     html: str = ""                 # also write a page to this file
 
 
