@@ -18,11 +18,11 @@ from torch import tensor
 from data.comparisons import Comparison, flatten
 from data.files import read_prompts
 from dpo import dpo_loss, logprob_all
-from later import measure, preferences
+from later import kto, measure, preferences
 from later.demos import table
-from later.preferences import (LOSSES, Config, Feedback, balance, cdpo_loss, comparison_loss,
-                               draw_pairs, hinge_loss, ipo_loss, kto_baseline, kto_loss, log_odds,
-                               mismatch, rdpo_loss, simpo_loss, split_halves)
+from later.kto import Feedback, balance, kto_baseline, kto_loss, mismatch, split_halves
+from later.preferences import (LOSSES, Config, cdpo_loss, comparison_loss, draw_pairs, hinge_loss,
+                               ipo_loss, log_odds, rdpo_loss, simpo_loss)
 from reward import pair_indices
 from tools.checkpoints import load_gpt
 
@@ -393,7 +393,7 @@ def test_wrong_feedback_is_left_out_and_named_by_file_and_line(copy, capsys, lin
     good = '{"prompt": "hello.", "completion": "hi.", "label": false}\n'
     (copy / "feedback.jsonl").write_text(good + line + "\n")
     _, tokenizer = load_gpt(copy / "sft.pt")
-    [feedback] = preferences.read_feedback(copy / "feedback.jsonl", tokenizer, 128)
+    [feedback] = kto.read_feedback(copy / "feedback.jsonl", tokenizer, 128)
     assert feedback.desirable == [0.0]
     assert re.search(f"first is .*feedback.jsonl:2.*{words}", capsys.readouterr().out)
 

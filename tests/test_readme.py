@@ -1,4 +1,4 @@
-"""The README points at the right lines; docs/paper.md's list of differences is that of the code."""
+"""README points at the right lines; docs/paper.md lists the differences that the code names."""
 
 import re
 from pathlib import Path
