@@ -2,8 +2,8 @@
 
     python -m course.questions --grade ../submission   answers.json, out/ without *.pt -> points
 
-A figure earns a point if it is that of the submitted run, and another one if correct runs have such a
-figure (`RANGES`). answers.json is {"1": {"figure": 0.69, "reason": "..."}, ...}.
+A figure earns a point if it is that of the submitted run, and another one if correct runs have such
+a figure (`RANGES`). answers.json is {"1": {"figure": 0.69, "reason": "..."}, ...}.
 """
 
 import json
