@@ -1,6 +1,8 @@
 """The same program, written differently: for part 2, so that no diff shows where the bug is. Local
-variables get other names, functions another order, a result a statement of its own, and comments
-go. Classes of flags and of named fields stay as they are, since their comments are read."""
+variables get other names, functions another order, some parts of expressions a statement of their
+own, some comparisons are turned round, and comments go. Which ones depends on the seed, so that two
+programs differ in most functions even if their names are made equal. Classes of flags and of named
+fields stay as they are, since their comments are read."""
 
 import ast
 import random
@@ -42,17 +44,65 @@ def rename_locals(function, seed):
             node.names = [names.get(name, name) for name in node.names]
 
 
-class NameResults(ast.NodeTransformer):
-    """return f(x)  ->  result = f(x); return result"""
+SWAPPED = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE}
 
-    def __init__(self, seed):
-        self.name = f"result_{choose(seed, 'result', SUFFIXES)}"
+
+class Restructure(ast.NodeTransformer):
+    """In some places, as the seed decides, y = g(f(a), b) becomes part = f(a); y = g(part, b), and
+    a < b becomes b > a. Every return f(x) becomes part = f(x); return part, return (part := f(x)),
+    or as above."""
+
+    def __init__(self, seed, function):
+        self.seed, self.function, self.places = seed, function, 0
+
+    def decide(self):
+        self.places += 1
+        return choose(self.seed, f"{self.function} {self.places}", [True, False])
+
+    def visit_Compare(self, node):
+        has_call = any(isinstance(part, ast.Call) for part in ast.walk(node))
+        if self.decide() and len(node.ops) == 1 and type(node.ops[0]) in SWAPPED and not has_call:
+            return ast.Compare(node.comparators[0], [SWAPPED[type(node.ops[0])]()], [node.left])
+        return node
+
+    def visit_Assign(self, node):
+        return self.name_first_part(self.generic_visit(node))
+
+    def visit_Expr(self, node):
+        return self.name_first_part(self.generic_visit(node))
 
     def visit_Return(self, node):
+        """Always changed, for such a line has no local variable that gets another name."""
         if node.value is None or isinstance(node.value, (ast.Name, ast.Constant)):
             return node
-        return [ast.Assign([ast.Name(self.name, ast.Store())], node.value),
-                ast.Return(ast.Name(self.name, ast.Load()))]
+        changed = self.name_first_part(node)
+        if changed is not node:
+            return changed
+        stored = ast.Name(f"part_{self.places}", ast.Store())
+        if self.decide():
+            return ast.Return(ast.NamedExpr(stored, node.value))
+        return [ast.Assign([stored], node.value), ast.Return(ast.Name(stored.id, ast.Load()))]
+
+    def name_first_part(self, node):
+        """Moves out what is evaluated first, so that the order of evaluation stays the same."""
+        if not self.decide():
+            return node
+        value, name = node.value, ast.Name(f"part_{self.places}", ast.Load())
+        if isinstance(value, ast.BinOp) and isinstance(value.left, (ast.Call, ast.BinOp)):
+            part, value.left = value.left, name
+        elif (isinstance(value, ast.Call) and is_plain(value.func) and value.args
+              and isinstance(value.args[0], (ast.Call, ast.BinOp))):
+            part, value.args[0] = value.args[0], name
+        else:
+            return node
+        return [ast.Assign([ast.Name(name.id, ast.Store())], part), node]
+
+
+def is_plain(node):
+    """A name with any number of attributes: to evaluate it has no effect."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name)
 
 
 def is_kept(node):
@@ -80,7 +130,8 @@ def rewrite(source, seed):
             for function in node.body if isinstance(node, ast.ClassDef) else [node]:
                 if isinstance(function, ast.FunctionDef):
                     rename_locals(function, seed)
-            text = ast.unparse(ast.fix_missing_locations(NameResults(seed).visit(node)))
+                    Restructure(seed, f"{node.name} {function.name}").visit(function)
+            text = ast.unparse(ast.fix_missing_locations(node))
             if isinstance(node, ast.FunctionDef):
                 functions[node.name] = f"\n\n{text}"
             else:
