@@ -118,7 +118,7 @@ def gae(reward, value, mask, gamma, lam):
 
 
 def whiten(x, mask):
-    """(x - mean) / sqrt(variance + 1e-8) over the mask, 0 outside it.  Two (B, T-1) -> (B, T-1)"""
+    """(x - mean) / sqrt(population variance + 1e-8) over the mask, else 0.  (B, T-1) -> (B, T-1)"""
     mean = masked_mean(x, mask)
     variance = masked_mean((x - mean) ** 2, mask)
     return (x - mean) * torch.rsqrt(variance + 1e-8) * mask

@@ -46,15 +46,17 @@ RECIPE = [
          "the larger of the two errors, not the smaller"),
     Hole("ppo.py", "rollout", 10,
          "the value of the state before the action; whiten once, over the whole batch",
-         "Sample with `sample` at temperature 1. A prompt may contain eos too. A response without\n"
-         "eos gets config.missing_eos_score. gamma is 1. In the fields of the Rollout, values\n"
-         "outside the mask are arbitrary. stats come from `rollout_stats`."),
+         "Sample with `sample` at temperature 1. A prompt may contain eos too. A response\n"
+         "without eos gets config.missing_eos_score. gamma is 1. Models may see all rows at\n"
+         "once or in batches. In the fields of the Rollout, values outside the mask are\n"
+         "arbitrary. stats come from `rollout_stats`."),
     Hole("dpo.py", "sequence_logprob", 3,
          "a sum over the response; its first action is at the last token of the prompt"),
     Hole("dpo.py", "dpo_loss", 7,
          "two log-ratios, their difference, beta once",
          "stats, without a graph, means over pairs: accuracy, the fraction of margins above 0;\n"
-         "margin; reward_chosen and reward_rejected, beta times the log-ratios"),
+         "margin, the argument of the sigmoid; reward_chosen and reward_rejected, beta times the\n"
+         "log-ratios"),
 ]
 
 LATER = [                   # optional: GRPO on verifiable rewards, and other methods after 2022

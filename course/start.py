@@ -15,7 +15,7 @@ from pathlib import Path
 from course.holes import HOLES, ROOT, is_empty
 
 TESTS = {"pretrain.py": ["test_sft.py"], "ppo.py": ["test_ppo.py", "test_gibbs.py"],
-         "dpo.py": ["test_dpo.py", "test_gibbs.py"]}
+         "dpo.py": ["test_dpo.py", "test_gibbs.py", "test_eight_more.py"]}
 
 
 def read_progress():
@@ -48,7 +48,10 @@ def tests_of(files):
 def run_tests(paths):
     """-> name of the first test that fails or "", pytest's output"""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "-p", "no:cacheprovider"]
-    output = subprocess.run(command + paths, cwd=ROOT, capture_output=True, text=True).stdout
+    process = subprocess.run(command + paths, cwd=ROOT, capture_output=True, text=True)
+    output = process.stdout
+    if not output:
+        sys.exit(f"error: pytest does not run; is the environment active?\n{process.stderr}")
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.M)
     return failed[1] if failed else "", output
 

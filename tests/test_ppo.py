@@ -150,7 +150,8 @@ def test_the_clipped_objective_by_hand(adv, ratio, objective, gradient):
 
 
 def test_policy_loss_is_a_mean_over_actions_and_nothing_outside_the_mask_counts():
-    """(1.2 + 0.5 - 1.5 - 0.8) / 4 = -0.15; two of four clipped. A ratio outside is e^500."""
+    """(1.2 + 0.5 - 1.5 - 0.8) / 4 = -0.15; two of four clipped. A ratio outside is e^500, which
+    must not make the gradient nan."""
     logp = tensor([[1.5, 0.5, 1.5], [0.5, 1.0, 1.0]]).log()
     logp[1, 1] = 500
     logp.requires_grad_()
