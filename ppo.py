@@ -98,7 +98,8 @@ def shaped_rewards(score, logp, ref_logp, mask, beta):
 
 
 def gae(reward, value, mask, gamma, lam):
-    """Generalised advantage estimation (arXiv 1506.02438, eq. 16).  Three (B, T-1) -> two (B, T-1)
+    """Generalised advantage estimation (arXiv 1506.02438, eq. 16), 0 outside the mask.
+    Three (B, T-1) -> advantages, returns (B, T-1)
 
         A_t = sum over l of (gamma lam)^l delta_{t+l} = delta_t + gamma lam A_{t+1}
         delta_t = r_t + gamma V_{t+1} - V_t,    V = 0 after the last action

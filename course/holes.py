@@ -41,7 +41,7 @@ RECIPE = [
     Hole("ppo.py", "policy_loss", 8,
          "multiply both ratios by the advantage, take the minimum, negate the mean",
          "stats, without a graph, means over the mask: clip_fraction, the fraction of actions\n"
-         "where the clipped term is the smaller one; approx_kl, of k3 = ratio - 1 - log ratio"),
+         "where the clipped term is the smaller one; approx_kl, k3 of log(old / new)"),
     Hole("ppo.py", "value_loss", 4,
          "the larger of the two errors, not the smaller"),
     Hole("ppo.py", "rollout", 10,
@@ -49,7 +49,7 @@ RECIPE = [
          "Sample with `sample` at temperature 1. A prompt may contain eos too. A response\n"
          "without eos gets config.missing_eos_score. gamma is 1. Models may see all rows at\n"
          "once or in batches. In the fields of the Rollout, values outside the mask are\n"
-         "arbitrary. stats come from `rollout_stats`."),
+         "arbitrary, but advantages are 0 there. stats come from `rollout_stats`."),
     Hole("dpo.py", "sequence_logprob", 3,
          "a sum over the response; its first action is at the last token of the prompt"),
     Hole("dpo.py", "dpo_loss", 7,

@@ -1,6 +1,7 @@
 """What is written, what to do next, and the tests of what is written.
 
-    python -m course.start      after every function
+    python -m course.start             after every function
+    python -m course.start --hint      with a hint for the next one
 
 It runs the tests of the scripts that you have begun, stops at the first one that fails, and prints
 its docstring, which often works an example by hand.
@@ -83,7 +84,8 @@ def main():
         print(output.splitlines()[-1])
     for hole, written, line_number in progress:
         if not written:
-            return print(f"\nnext: {hole.file}:{line_number} {hole.name}\nhint: {hole.hint}")
+            print(f"\nnext: {hole.file}:{line_number} {hole.name}")
+            return print(f"hint: {hole.hint}" if "--hint" in sys.argv else "--hint prints a hint")
     print("\nEverything is written. Train with it: TINY=1 bash train_all.sh")
 
 

@@ -565,10 +565,11 @@ def run(tmp_path):
             path = folder / "metrics" / f"{stage}.jsonl"
             path.write_text("\n".join(json.dumps(line) for line in log))
     (tmp_path / "out/results.json").write_text(json.dumps(results))
+    (tmp_path / "out/best_of.json").write_text(json.dumps([dict(n=4, kl=0.6), dict(n=8, kl=1.1)]))
     return tmp_path
 
 
-EXPECTED = [math.log(2), 1.25, 0.8, 0.6, 0.06, -0.04, 0.05, 5.5, -0.5, math.log(8) - 7 / 8]
+EXPECTED = [math.log(2), 1.25, 0.8, 0.6, 0.06, -0.04, 0.05, 5.5, -0.5, 1.1]
 
 
 def test_a_figure_must_be_that_of_the_run(run):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MAX_LINES = {"model": 235, "pretrain": 110, "sft": 110, "compare": 150, "reward": 165, "ppo": 330,
+MAX_LINES = {"model": 235, "pretrain": 110, "sft": 110, "compare": 150, "reward": 165, "ppo": 331,
              "dpo": 130, "eval": 192, "chat": 51, "generate": 50}
 CORE = list(MAX_LINES)
 LEVELS = [                                   # a module imports from its own level and those before
