@@ -77,8 +77,8 @@ def logprob_all(model, examples, device):
 
 
 def lr_factor(step, n_steps):
-    # differs from the DPO paper: 20 steps of warm-up and linear decay to 0; there 150 steps of
-    # warm-up, then constant
+    # differs from the DPO paper: 20 steps of warm-up and linear decay to 0; the paper has 150 steps
+    # of warm-up, then a constant rate
     return min(1, (step + 1) / 20) * (1 - step / n_steps)
 
 
@@ -92,10 +92,10 @@ def main():
     train_ref = split_by_prompt(logprob_all(policy, flatten(train), device), train)
     valid_ref = logprob_all(policy, flatten(valid), device)
     watched_prompts = [] if config.comparisons else read_prompts(200, "valid", config.seed)
-    # differs from the DPO paper: Adam, there RMSprop
+    # differs from the DPO paper: Adam; the paper uses RMSprop
     adam = make_adam(policy.parameters(), config.lr)
-    # differs from the DPO paper: every prompt has the same weight, as in InstructGPT's eq. 1; there
-    # every pair has
+    # differs from the DPO paper: every prompt has the same weight, as in InstructGPT's eq. 1; in
+    # the paper every pair has
     batches = []
     for _ in range(config.epochs):
         batches += batch_comparisons(train, config.batch)

@@ -29,7 +29,7 @@ class GPTConfig:
     vocab_size: int
     block_size: int = 128
     n_layer: int = 4
-    n_head: int = 3                # differs from the paper: heads of 32 channels, there 128
+    n_head: int = 3                # differs from the paper: heads of 32 channels, not 128
     n_embd: int = 96
     dropout: float = 0.0
 

@@ -298,7 +298,7 @@ def train(config, policy, value_fn, score_fn, tokenizer, device):
             minibatch = batch.select(rows)
             text = None
             if config.ptx:
-                # differs from the paper: one context of text per 8 episodes; there 8 per episode
+                # differs from the paper: one context of text per 8 episodes, not 8 per episode
                 text = sample_windows(documents, (len(rows) + 7) // 8, T)
             # the log keeps the statistics of the last minibatch
             metrics |= update_policy(config, policy, policy_adam, minibatch, text)

@@ -125,7 +125,7 @@ def main():
     # the paper's reward model began with one fine-tuned on question answering (appendix C.2)
     n_questions = 0 if config.comparisons else config.questions
     questions = read_questions(n_questions, config.seed, tokenizer)
-    # differs from the paper: as large as the policy; there 6B for policies of every size
+    # differs from the paper: the reward model is as large as the policy, not 6B for every policy
     model = RewardModel(gpt).to(device)          # gpt stays in evaluation mode: no dropout
     adam = make_adam(model.parameters(), config.lr)
     batches = []
@@ -143,7 +143,7 @@ def main():
         loss = ranking_loss(scores)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        # differs from the paper: constant, then linear decay to 0; there a cosine
+        # differs from the paper: a constant rate, then linear decay to 0, not a cosine
         scale_lr(adam, trapezoid(step / n_steps))
         adam.step()
         adam.zero_grad()

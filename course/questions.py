@@ -17,7 +17,7 @@ from tools.flags import check, read_flags
 
 # Correct runs: wider than the mean of seeds 0, 1 and 2, plus or minus six standard deviations
 RANGES = {2: (0.5, 4), 3: (0.62, 0.82), 4: (0.5, 1), 5: (0.02, 0.12), 6: (-0.08, 0.01),
-          7: (-0.2, 0.1), 8: (4, 40), 9: (-2, 0.2), 10: (0.5, 1.21)}
+          7: (-0.1, 0.2), 8: (4, 40), 9: (-2, 0.2), 10: (0.5, 1.21)}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def read_figures(out):
     return {1: math.log(2), 2: log[-2]["kl"],
             3: read_lines(out, "metrics/reward.jsonl")[-1]["accuracy"],
             4: results["rm"]["reads_wrong"], 5: ppo["lm_loss"] - sft["lm_loss"],
-            6: ppo_ptx["lm_loss"] - sft["lm_loss"], 7: gain_of_sft - gain_of_ppo,
+            6: ppo_ptx["lm_loss"] - sft["lm_loss"], 7: gain_of_ppo - gain_of_sft,
             8: free_log[-2]["kl"], 9: free_log[-1]["utility"] - log[-1]["utility"],
             10: next(row["kl"] for row in best_of if row["n"] == 8)}
 

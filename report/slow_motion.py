@@ -109,8 +109,8 @@ def spell(tokenizer, ids):
 def show_sft(page, sft, tokenizer, x, y):
     page.chapter("1 SFT: the loss of a demonstration")
     page.say("Prompt and demonstration are one row of tokens; the mask is 1 on the demonstration "
-             "with its <end>. The logits at position t have read tokens 0 to t, so they are about "
-             "token t + 1.")
+             "with its <end>. The logits at position t depend on tokens 0 to t and predict token "
+             "t + 1.")
     page.equation("loss = -sum(mask * log pi) / sum(mask)",
                   "InstructGPT section 3.5; pretrain.py lm_loss, model.py token_logprobs")
     tokens, mask = collate([(x, y)])
@@ -143,8 +143,6 @@ def show_ranking(page, answers, scores, labeler):
                      preference_loss(scores[w], scores[l]).item()])
     page.table(["pair", "r_w - r_l", "P(w is better)", "-log P"], rows,
                [["mean", "", "", ranking_loss(scores[None]).item()]])
-    page.say("Where r_w - r_l is negative, the reward model contradicts the labeler; either "
-             "may be wrong.")
 
 
 # --- 3 PPO ----------------------------------------------------------------------------------------
@@ -176,7 +174,7 @@ def of_first(batch, *arrays):
 
 def show_rewards(page, config, tokens, batch, score, ref_logp, reward):
     page.chapter("3 PPO: an episode, token by token")
-    page.say("The trained policy answers. SFT, the reference, says how likely it finds each token.")
+    page.say("The trained policy answers. SFT, the reference, gives each token a log-probability.")
     page.equation(f"reward = -beta (log pi - log pi^SFT), plus r(x, y) at the last token;  "
                   f"beta = {config.beta}",
                   "InstructGPT eq. 2, per token; ppo.py shaped_rewards")
@@ -188,15 +186,14 @@ def show_rewards(page, config, tokens, batch, score, ref_logp, reward):
     page.table(["token", "log pi", "log pi^SFT", "log-ratio", "r(x, y)", "reward"], rows,
                [["sum", sum(logp), sum(ref), sum(logp) - sum(ref), score, sum(rewards)]])
     page.say("The sum of the log-ratios is one sample of the KL divergence of the policy from SFT; "
-             "a sample may be negative, its mean may not.")
+             "a sample may be negative, the KL cannot.")
 
 
 def show_advantages(page, config, tokens, batch, reward):
-    page.say("V is what the value function expects from here on, before the token is chosen. "
-             "(A run does not save its value function, so this is the reward model, with which "
-             "it began.) delta is what the choice brought beyond this. A adds the deltas from "
-             "here on, each later one weighted by another lambda: start at the last token and "
-             "go up.")
+    page.say("V estimates the return before the token is chosen. (A run does not save its value "
+             "function, so this is the reward model, its initialisation.) delta is the error of V "
+             "over one step. A sums the deltas from this token on, discounted by lambda; it is "
+             "computed from the last token upwards.")
     page.equation("delta_t = reward_t + V_(t+1) - V_t,  V = 0 after the last\n"
                   f"A_t = delta_t + lambda A_(t+1),  lambda = {config.lam};  return_t = A_t + V_t",
                   "GAE (1506.02438) eq. 16 with gamma = 1; ppo.py gae")
@@ -218,8 +215,8 @@ def show_advantages(page, config, tokens, batch, reward):
 
 def show_update(page, config, tokens, policy, batch):
     page.say("One optimizer step on these episodes, first with the learning rate of ppo.py, then "
-             "with ten times as much, so that the clip acts: the term is the smaller of the two "
-             "products, and where that is the clipped one it has no gradient.")
+             "with ten times as much, so that the clip acts on this answer too: the term is the "
+             "smaller of the two products, and where that is the clipped one it has no gradient.")
     page.equation(f"term = min(ratio A, clip(ratio, {1 - config.clip}, {1 + config.clip}) A)\n"
                   "ratio = pi / pi_old;  loss = -mean of all terms",
                   "PPO (1707.06347) eq. 7; ppo.py policy_loss, update_policy")
@@ -265,9 +262,9 @@ def show_dpo(page, config, sft, tokenizer, x, best, worst):
         rows.append([name, pi_w.item(), ref_w.item(), pi_l.item(), ref_l.item(),
                      stats["margin"].item(), loss.item()])
     page.table(["", "log pi y_w", "SFT", "log pi y_l", "SFT", "margin", "loss"], rows)
-    page.say("Before training both are one network, so the margin is 0, and -log sigmoid(0) is "
-             "log 2 = 0.6931, whatever the pair. Only the difference is trained: both answers may "
-             "become less likely.")
+    page.say("Before training, policy and reference are the same model, so the margin is 0, and "
+             "-log sigmoid(0) is log 2 = 0.6931 for any pair. Only the difference is trained: both "
+             "answers may become less likely.")
 
 
 # --- 5 closed form, 6 GRPO ------------------------------------------------------------------------
@@ -277,7 +274,8 @@ def show_closed_form(page, sft, x, ids, scores):
     page.chapter("5 The closed form: what beta does")
     page.say("If these answers were all there are (so SFT's probabilities are made to sum to "
              "1), the best policy could be written down: a large beta keeps the reference, a "
-             "small one puts everything on the highest score.")
+             "small one favours high scores among answers that SFT gives at all; as beta goes to "
+             "0, the highest score takes all.")
     page.equation("pi* = pi^SFT exp(r / beta) / Z",
                   "DPO eq. 4; experiments/closed_form.py closed_form, kl")
     betas = (2, 0.5, 0.1, 0.05)
@@ -293,10 +291,10 @@ def show_closed_form(page, sft, x, ids, scores):
 
 
 def show_group(page, config, sft, tokenizer):
-    page.chapter("6 After 2022: a group of GRPO")
+    page.chapter("6 After 2022: one GRPO group")
     page.say("Where a program can check answers (strict: one true sentence with what is asked "
-             "for), no reward model and no value function is needed. Answers to one prompt are "
-             "each other's baseline; every token of an answer has its A.")
+             "for), neither a reward model nor a value function is needed. The group's mean reward "
+             "is the baseline; every token of answer i gets A_i.")
     page.equation("A_i = (r_i - mean) / (standard deviation + 0.0001)",
                   "GRPO (2402.03300) section 4.1.2; later/grpo.py group_advantages, "
                   "later/verifiers.py strict")

@@ -569,7 +569,7 @@ def run(tmp_path):
     return tmp_path
 
 
-EXPECTED = [math.log(2), 1.25, 0.8, 0.6, 0.06, -0.04, 0.05, 5.5, -0.5, 1.1]
+EXPECTED = [math.log(2), 1.25, 0.8, 0.6, 0.06, -0.04, -0.05, 5.5, -0.5, 1.1]
 
 
 def test_a_figure_must_be_that_of_the_run(run):

@@ -52,7 +52,7 @@ def test_kinds_of_prompts_and_reward_models_have_tables_of_their_own():
                    dpo_implicit=dict(reads_wrong=0.8))
     by_kind, rewards = make_tables(results, {})
     assert by_kind == [["correct, greedy", "SFT"], ["chat", "0.50"], ["extract", "1.00"]]
-    assert rewards == [["share of pairs", "reward model", "DPO, implicit"],
+    assert rewards == [["fraction of pairs", "reward model", "DPO, implicit"],
                        ["careful above wrong variant", "0.90", "0.80"]]
 
 
