@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Eleven preference losses in four settings. PARTS="losses flips" runs some of them.
 #
-# losses    Each loss with four values of its hyperparameter, on the same 400 rankings. The losses
+# losses    Each loss with three values of its hyperparameter, on the same 400 rankings. The losses
 #           move the policy by different amounts, so a second table compares true utility at equal
 #           KL to SFT.
 # flips     25 % of the training labels are flipped. rDPO (arXiv 2403.00409) is told this fraction
@@ -9,7 +9,7 @@
 #           that every label is flipped independently.
 # long      The labelers add 1.5 to the utility of an answer that is e times as long. SimPO and DPO
 #           per token (norm) divide log-probs by the length; R-DPO (length) has a price per token.
-# orpo      ORPO (2403.07691) from the base model against SFT followed by DPO.
+# orpo      ORPO (2403.07691) from the base model; the losses above start from SFT.
 
 source "$(dirname "$0")/common.sh"
 
@@ -21,15 +21,17 @@ learn() {   # learn RUN FILE LOSS FLAGS...   FILE: the comparisons
 losses() {
     local file=comparisons.jsonl same="--prompts 400 --lr 3e-4"
     as_trained sft ppo
-    for beta in 0.05 0.1 0.3 1; do
+    for beta in 0.3 1 3; do
         for loss in dpo cdpo rdpo hinge nll kto; do
             learn $loss-$beta $file $loss $same --beta $beta
         done
     done
-    for tau in 0.03 0.1 0.3 1; do learn ipo-$tau $file ipo $same --tau $tau; done
-    for beta in 1 3 10 30; do learn norm-$beta $file norm $same --beta $beta; done
-    for beta in 1 2.5 5 10; do learn simpo-$beta $file simpo $same --beta $beta; done
-    for lam in 0.1 0.3 1 3; do learn orpo-$lam $file orpo $same --lam $lam; done
+    for tau in 0.05 0.1 0.3; do learn ipo-$tau $file ipo $same --tau $tau; done
+    for beta in 5 10 30; do learn norm-$beta $file norm $same --beta $beta; done
+    for lr in 0.00003 0.0001 0.0003; do    # without a reference only the rate limits the KL
+        learn simpo-$lr $file simpo --prompts 400 --lr $lr --beta 10
+    done
+    for lam in 0.1 1 3; do learn orpo-$lam $file orpo $same --lam $lam; done
 }
 
 flips() {
@@ -47,13 +49,12 @@ long() {
     enter labels-long sft.pt
     once comparisons.jsonl compare.py --length-bias 1.5 --prompts 500
     local file=$run/comparisons.jsonl
-    for beta in 0.1 0.3 1; do learn long-dpo-$beta "$file" dpo --lr 3e-4 --beta $beta; done
+    for beta in 0.3 1; do learn long-dpo-$beta "$file" dpo --lr 3e-4 --beta $beta; done
     for price in 0.05 0.15; do
-        learn long-length-$price "$file" length --lr 3e-4 --beta 0.1 --token-price $price
+        learn long-length-$price "$file" length --lr 3e-4 --beta 1 --token-price $price
     done
-    for beta in 3 10; do learn long-norm-$beta "$file" norm --lr 3e-4 --beta $beta; done
-    for beta in 2.5 5; do learn long-simpo-$beta "$file" simpo --lr 3e-4 --beta $beta; done
-    learn long-simpo-slow "$file" simpo --lr 5e-5 --beta 2.5
+    for beta in 10 30; do learn long-norm-$beta "$file" norm --lr 3e-4 --beta $beta; done
+    for lr in 0.00005 0.0001; do learn long-simpo-$lr "$file" simpo --lr $lr --beta 10; done
 }
 
 orpo() {
@@ -62,9 +63,8 @@ orpo() {
         once orpo.pt -m later.preferences --resume --loss orpo --init-from base --lam $lam \
             --lr 1e-3 --prompts 1200
     done
-    learn sft-then-dpo comparisons.jsonl dpo --beta 0.1 --lr 3e-4 --prompts 400
 }
 
 for part in ${PARTS:-losses flips long orpo}; do $part; done
 table runs utility correct utility_greedy correct_greedy kl length heldout_accuracy
-table at-kl 0.2 0.4 0.6
+table at-kl 0.5 1
