@@ -14,6 +14,7 @@ MODELS are names in results.json, separated by commas (sft,ppo,dpo; rm is the re
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -21,24 +22,25 @@ from experiments.tables import (NAMES, all_paths, average, find_runs, mean_and_s
                                 print_row, read_lines, read_results, table)
 
 PICTURES = Path(os.environ.get("PICTURES", Path(__file__).parents[1] / "docs"))
-LABELS = {"utility": "true utility", "correct": "share of answers\nthat are correct",
-          "content": "share with correct\ncontent", "kl": "KL to SFT\n(nats per answer)",
+LABELS = {"utility": "true utility", "correct": "fraction of answers\nthat are correct",
+          "content": "fraction with correct\ncontent", "kl": "KL to SFT\n(nats per answer)",
           "score": "score of the\nreward model", "lm_loss": "pretraining loss\n(nats per token)",
           "length": "answer's length\n(tokens)", "win_utility": "wins against SFT,\nboth at 1",
           "win_utility_greedy": "wins against SFT,\nboth greedy",
-          "affirms_false": "share of false\npremises affirmed",
-          "denies_true": "share of true\npremises denied",
-          "invents": "share of unknown\nthings invented", "refuses": "share of needless\nrefusals",
-          "stock_answer": "share of wrong\nstock answers",
-          "few_shot": "share correct after\na few-shot prompt",
+          "affirms_false": "fraction of false\npremises affirmed",
+          "denies_true": "fraction of true\npremises denied",
+          "invents": "fraction of unknown\nthings invented", "refuses": "fraction of needless\nrefusals",
+          "stock_answer": "fraction of wrong\nstock answers",
+          "few_shot": "fraction correct after\na few-shot prompt",
           "distance": "KL to the optimum\n(nats)",
-          "accuracy_utility": "share of pairs\nin true order",
+          "accuracy_utility": "fraction of pairs\nin true order",
           "reads_wrong": "careful above\nthe same with a\nwrong fact",
           "reads_same_kind": "careful above\nanother prompt's"}
 # a gain at temperature 1 must also be one over greedy SFT
 GREEDY = {"utility": "utility_greedy", "correct": "correct_greedy", "content": "content_greedy"}
 COLOURS = {"base": "#999999", "base_few_shot": "#8c6d31", "sft": "#1f77b4", "ppo": "#d62728",
-           "ppo_ptx": "#ff7f0e", "dpo": "#2ca02c", "score": "#7f3fbf", "utility": "#d62728"}
+           "ppo_ptx": "#ff7f0e", "dpo": "#2ca02c", "score": "#7f3fbf", "utility": "#d62728",
+           "ppo-10": "#f7c6c5", "ppo-40": "#e8817f", "ppo-160": "#d62728"}
 
 
 # --- drawing --------------------------------------------------------------------------------------
@@ -87,26 +89,30 @@ def points(folder, models, *keys):
     tables = table(folder, models, *keys)
     runs = find_runs(folder)
     names = list(runs)
-    figure, axes = make_axes(len(keys), 2.6, 1.6 + 0.3 * len(names))
+    n = len(tables)
+    figure, axes = make_axes(len(keys), 2.6 if len(keys) > 1 else 7,
+                             1.6 + max(0.3, 0.15 * n) * len(names))
     for i, (axis, key) in enumerate(zip(axes[0], keys)):
         for j, (model, rows) in enumerate(tables.items()):
             shown = [run for run in rows if rows[run][i]]
             axis.errorbar([rows[run][i][0] for run in shown],
-                          [names.index(run) + 0.2 * j for run in shown],
+                          [names.index(run) + min(0.2, 0.8 / n) * j for run in shown],
                           xerr=[rows[run][i][1] for run in shown], fmt="o", capsize=3,
                           color=COLOURS.get(model), label=NAMES.get(model, model))
         for sft_key, line in ((key, "--"), (GREEDY.get(key, ""), ":")):
             sft = average(all_paths(runs), "sft", sft_key)
             if sft and not {"sft", "rm"} & set(tables):
                 axis.axvline(sft[0], color=COLOURS["sft"], linestyle=line)
-        labels = [run.replace("-", " ") for run in names]
+        labels = [re.sub(r"(\de) (\d)", r"\1-\2", run.replace("-", " ")) for run in names]
         axis.set_yticks(range(len(names)), labels if i == 0 else [""] * len(names))
         axis.set_xlabel(LABELS.get(key, key.replace("_", " ")))
-        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set_ylim(len(names) - 0.2, -0.5)
+        if key == "distance":
+            axis.set_xscale("log")
         axis.grid(axis="x", alpha=0.3)
-    if len(tables) > 1:
-        figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=9, loc="upper right",
-                      ncols=len(tables), frameon=False)
+    if n > 1:
+        figure.legend(*axes[0][0].get_legend_handles_labels(), fontsize=9, frameon=False,
+                      loc="upper right" if n < 4 else "center right", ncols=n if n < 4 else 1)
     lines = "" if {"sft", "rm"} & set(tables) else "; dashed: SFT; dotted: greedy SFT"
     figure.suptitle(f"bars: standard deviation over seeds{lines}", fontsize=10, x=0.01, ha="left")
     save(figure, folder)
@@ -165,7 +171,7 @@ def temperature(folder):
         for model in ("base_few_shot", "sft", "ppo", "dpo"):
             cells = [average(paths, model, key) for paths in runs.values()]
             draw(axis, temperatures, cells, fmt="o-", color=COLOURS[model], label=NAMES[model])
-    axes[0][0].set(xlabel="temperature", ylabel="share of correct answers")
+    axes[0][0].set(xlabel="temperature", ylabel="fraction of correct answers")
     axes[0][1].set(xlabel="temperature", ylabel="true utility")
     axes[0][1].legend(fontsize=9, loc="lower left")
     save(figure, folder)

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 NAMES = {"base": "base", "base_few_shot": "base, few-shot", "sft": "SFT", "ppo": "PPO",
-         "ppo_ptx": "PPO-ptx", "dpo": "DPO", "rm": "reward model"}
+         "ppo_ptx": "PPO-ptx", "dpo": "DPO", "rm": "reward model", "ppo-10": "PPO, 10 iterations",
+         "ppo-40": "PPO, 40", "ppo-160": "PPO, 160"}
 
 
 def mean_and_spread(values):
