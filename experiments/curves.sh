@@ -8,5 +8,5 @@ run_ppo learning-rate-too-high --lr 1e-2
 run_ppo hardly-learns --lr 2e-6
 run_ppo no-penalty --beta 0 --lr 1e-3
 run_ppo value-function-fails --value-lr 0.3
-run_ppo reward-lies --beta 0.005
+run_ppo reward-over-optimised --beta 0.005
 plot curves

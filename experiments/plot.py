@@ -16,6 +16,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 from experiments.tables import (NAMES, all_paths, average, find_runs, mean_and_spread, print_header,
@@ -29,7 +30,8 @@ LABELS = {"utility": "true utility", "correct": "fraction of answers\nthat are c
           "win_utility_greedy": "wins against SFT,\nboth greedy",
           "affirms_false": "fraction of false\npremises affirmed",
           "denies_true": "fraction of true\npremises denied",
-          "invents": "fraction of unknown\nthings invented", "refuses": "fraction of needless\nrefusals",
+          "invents": "fraction of unknown\nthings invented",
+          "refuses": "fraction of needless\nrefusals",
           "stock_answer": "fraction of wrong\nstock answers",
           "few_shot": "fraction correct after\na few-shot prompt",
           "distance": "KL to the optimum\n(nats)",
@@ -191,7 +193,7 @@ def curves(folder):
             axis.plot(*zip(*points), color=COLOURS["ppo"])
             if number == 0:
                 axis.set_title(key.replace("_", " "), fontsize=11)
-        row[0].set_ylabel(run.replace("-", " ").replace("learning rate", "learning\nrate"))
+        row[0].set_ylabel(textwrap.fill(run.replace("-", " "), 14))
     save(figure, folder)
 
 
