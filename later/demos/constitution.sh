@@ -26,8 +26,7 @@ measure --models helpful
 for labels in soft hard clamped people; do
     enter "rl-$labels" "$judge" "$sl"/{sl_cai.pt,comparisons.jsonl,red_team.jsonl,prompts.jsonl}
     once reward.pt -m later.feedback --resume --constitution --init-from sl_cai --labels $labels
-    once ppo.pt ppo.py --resume --init-from sl_cai --prompts "$run/prompts.jsonl" --iterations 60 \
-        --beta 0.05
+    once ppo.pt ppo.py --resume --init-from sl_cai --prompts "$run/prompts.jsonl" --beta 0.3
     measure --models ppo --reference sl_cai
 done
 table runs harmless task correct_red evasive kl

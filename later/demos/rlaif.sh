@@ -16,7 +16,7 @@ comparisons=$run/comparisons.jsonl
 for labels in people soft hard; do
     enter $labels sft.pt "$judge" "$comparisons"
     once reward.pt -m later.feedback --resume --labels $labels
-    once ppo.pt ppo.py --resume --iterations 50
+    once ppo.pt ppo.py --resume --beta 0.3
     once results.json eval.py --prompts 300 --probes 60
 done
 table results.json accuracy_utility win_utility win_utility_greedy win_labelers kl
