@@ -75,7 +75,7 @@ class Restructure(ast.NodeTransformer):
         """Always changed, for such a line has no local variable that gets another name."""
         if node.value is None or isinstance(node.value, (ast.Name, ast.Constant)):
             return node
-        changed = self.name_first_part(node)
+        changed = self.name_first_part(self.generic_visit(node))
         if changed is not node:
             return changed
         stored = ast.Name(f"part_{self.places}", ast.Store())

@@ -85,9 +85,9 @@ def test_the_handout_is_empty_and_holds_no_solution(student):
     assert not (student / "later").exists() and not (student / ".git").exists()
 
 
-def start(folder):
-    return subprocess.run([sys.executable, "-m", "course.start"], cwd=folder, capture_output=True,
-                          text=True)
+def start(folder, *flags):
+    return subprocess.run([sys.executable, "-m", "course.start", *flags], cwd=folder,
+                          capture_output=True, text=True)
 
 
 def test_start_says_what_is_next_and_explains_what_fails(student, tmp_path):
@@ -98,6 +98,8 @@ def test_start_says_what_is_next_and_explains_what_fails(student, tmp_path):
     source = (folder / "model.py").read_text()
     line_number = find_function(source, "token_logprobs").lineno
     assert f"next: model.py:{line_number} token_logprobs" in lines
+    hint = HOLE["token_logprobs"].hint
+    assert hint not in "\n".join(lines) and hint in start(folder, "--hint").stdout
 
     solved = "\n".join(split_at_body(HOLE["token_logprobs"].solved(), "token_logprobs")[1])
     unwritten = '    raise NotImplementedError("token_logprobs")'
@@ -502,14 +504,27 @@ def test_rewriting_changes_no_order_of_evaluation():
     y = call("a", call("b", 1), call("c"))
     call("d", call("e"))
     z = call("f") + call("g") if y < 3 else 5
-    return call("h", call("i")) + y + z
+    w = str(call("j")).count(str(call("k")))
+    return call("h", call("i")) + y + z + w
 """
     expected, results = None, set()
     for seed in range(8):
         text, names, log = rewrite(source, seed), {}, []
         exec(text, names)
         results.add((names["f"](log), tuple(log)))
-    assert results == {(1 + 2 + 0, tuple("bcaedfgih"))}
+    assert results == {(1 + 2 + 0 + 1, tuple("bcaedfgjkih"))}
+
+
+def test_rewriting_turns_comparisons_round_correctly():
+    source = "def f(a, b):\n    return [a < b, a > b, a <= b, a >= b, a < b < 3]\n"
+    texts = set()
+    for seed in range(8):
+        text, names = rewrite(source, seed), {}
+        exec(text, names)
+        texts.add(text)
+        for a, b in ((1, 2), (2, 1), (2, 2)):
+            assert names["f"](a, b) == [a < b, a > b, a <= b, a >= b, a < b < 3]
+    assert len(texts) > 3
 
 
 def test_rewriting_keeps_what_others_see_and_the_comments_of_flags():

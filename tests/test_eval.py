@@ -274,11 +274,16 @@ def test_answers_agree_with_the_results(out):
     results = json.loads((out / "results.json").read_text())
     records = [json.loads(line) for line in open(out / "answers.jsonl", encoding="utf-8")]
     assert len(records) == 6 * 10
+    prompt_of_text = {prompt.text: prompt for prompt in make_prompts(10, "eval")}
     for model in ("base", "sft", "ppo", "dpo"):
         answers = [r for r in records if r["model"] == model]
         assert sum(r["utility"] for r in answers) / 10 == approx(results[model]["utility"])
         kl = sum(sum(r["log_ratio"]) for r in answers) / 10
         assert kl == approx(results[model]["kl"], abs=0.03)          # log-ratios are rounded
+        for r in answers:                              # every answer is one to the record's prompt
+            for cooler in r["cooler"].values():
+                correct = is_correct(prompt_of_text[r["prompt"]], cooler["answer"], cooler["ended"])
+                assert cooler["correct"] == correct
         for temperature, column in (("0.7", "correct_07"), ("0", "correct_greedy")):
             correct = [r["cooler"][temperature]["correct"] for r in answers]
             assert sum(correct) / 10 == approx(results[model][column])

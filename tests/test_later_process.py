@@ -215,6 +215,8 @@ def test_a_steps_probability_sees_no_later_step_no_padding_and_no_other_row(out)
     whole, cut = step_probabilities(model, [(prompt, response), (prompt, response[:-1])],
                                     [ends, ends[:3]])
     assert whole[0] == approx(alone, abs=1e-5) and cut == approx(whole[:3], abs=1e-5)
+    expected = model(tensor([prompt + response]))[0, len(prompt) + ends[0]].sigmoid()
+    assert whole[0] == approx(expected.item(), abs=1e-5)
     product, unfinished = score_answers(model, [(prompt, response), (prompt, response[:-1])],
                                         [ends, ends[:3]], tokenizer.eos)
     assert product == approx(math.prod(whole), abs=1e-5) and unfinished == 0

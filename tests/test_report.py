@@ -8,7 +8,8 @@ import pytest
 
 from conftest import call
 from report import table
-from report.table import MODELS, make_tables, read_last_log_lines, read_results
+from report.table import (MODELS, make_tables, read_last_log_lines, read_lines, read_results,
+                          write_evaluation)
 
 
 def rows_of(text):
@@ -117,3 +118,14 @@ def test_seconds_and_label_accuracies_are_those_of_finished_stages(tmp_path):
         (tmp_path / "metrics" / f"{stage}.jsonl").write_text(text)
     assert read_last_log_lines(tmp_path) == (dict(reward=3, compare=2),
                                             dict(accuracy_labels=0.7, agreement=0.73))
+
+
+def test_answers_at_lower_temperatures_stand_with_their_prompt(tmp_path):
+    def answers(suffix):
+        return [dict(prompt=prompt, answer=f"{prompt}{suffix}", ended=True, correct=False)
+                for prompt in ("a", "b")]
+    write_evaluation(tmp_path, {}, {"sft": {"temperature 1": answers(""), "greedy": answers("0"),
+                                            "temperature 0.7": answers("7")}})
+    for line in read_lines(tmp_path / "answers.jsonl"):
+        cooler = {temperature: x["answer"] for temperature, x in line["cooler"].items()}
+        assert cooler == {"0.7": line["prompt"] + "7", "0": line["prompt"] + "0"}
