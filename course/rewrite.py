@@ -1,6 +1,6 @@
 """The same program, written differently: for part 2, so that no diff shows where the bug is. Local
 variables get other names, functions another order, some parts of expressions a statement of their
-own, some comparisons are turned round, and comments go. Which ones depends on the seed, so that two
+own, some comparisons are reversed, and comments go. Which ones depends on the seed, so that two
 programs differ in most functions even if their names are made equal. Classes of flags and of named
 fields stay as they are, since their comments are read."""
 

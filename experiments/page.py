@@ -40,7 +40,7 @@ def describe_dial(folder):
 
 
 def describe_temperatures(out):
-    """-> a row per temperature and model: share of correct answers, true utility, and answers to
+    """-> a row per temperature and model: fraction of correct answers, true utility, and answers to
     the first prompts of five kinds"""
     results, rows, prompt_of_kind = tables.read_results(out), [], {}
     for answer in tables.read_answers(out, "sft"):

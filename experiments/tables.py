@@ -1,7 +1,7 @@
 """What the runs of an experiment measured: means over seeds ± standard deviations. plot.py draws.
 
 FOLDER holds seed-0/RUN/, seed-1/RUN/, ... A KEY is something that eval.py measured of a model, or
-`less_TERM`, the share of the answers in answers.jsonl that lose utility by a term of
+`less_TERM`, the fraction of the answers in answers.jsonl that lose utility by a term of
 data/world/utility.py: less_task, less_rude.
 """
 

@@ -4,8 +4,9 @@
 # A process reward model learns steps, labelled by the truth or by completions (Math-Shepherd, arXiv
 # 2312.08935); an outcome reward model learns final answers. Both see the same answers.
 #
-# Look for: the fraction of lucky chains first, as without any all must tie; best of 64; traces
-# among correct answers; then RL on steps, on the process reward model, or on the final answer.
+# Look for: the fraction of lucky chains first, as without any all must tie; best of 64 next to the
+# weighted vote; traces among correct answers; then RL on steps, on the process reward model, or on
+# the final answer.
 
 source "$(dirname "$0")/common.sh"
 
