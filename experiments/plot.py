@@ -2,6 +2,8 @@
 
     python -m experiments.plot table FOLDER MODELS KEY...     prints Markdown, a row per run
     python -m experiments.plot points FOLDER MODELS KEY...    the same, and draws a dot per run
+    python -m experiments.plot rows FOLDER KEY...             a row per run and model
+    python -m experiments.plot at-kl FOLDER KL...             true utility of losses at equal KL
     python -m experiments.plot dial FOLDER                    score and true utility by KL
     python -m experiments.plot figure1 FOLDER                 true utility by size
     python -m experiments.plot temperature FOLDER             correct, true utility by temperature
@@ -19,8 +21,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from experiments.tables import (NAMES, all_paths, average, find_runs, mean_and_spread, print_header,
-                                print_row, read_lines, read_results, table)
+from experiments.tables import (NAMES, all_paths, at_kl, average, find_runs, mean_and_spread,
+                                print_header, print_row, read_lines, read_results, rows, table)
 
 PICTURES = Path(os.environ.get("PICTURES", Path(__file__).parents[1] / "docs"))
 LABELS = {"utility": "true utility", "correct": "fraction of answers\nthat are correct",
@@ -232,8 +234,9 @@ def best_of(folder):
 
 
 if __name__ == "__main__":
-    commands = dict(table=table, points=points, dial=dial, figure1=figure1,
-                    temperature=temperature, best_of=best_of, curves=curves)
+    commands = {"table": table, "points": points, "rows": rows, "at-kl": at_kl, "dial": dial,
+                "figure1": figure1, "temperature": temperature, "best_of": best_of,
+                "curves": curves}
     needs_keys = sys.argv[1:2] in (["table"], ["points"])
     if len(sys.argv) < (5 if needs_keys else 3) or sys.argv[1] not in commands:
         sys.exit(__doc__)

@@ -10,6 +10,8 @@ import statistics
 import sys
 from pathlib import Path
 
+import numpy as np
+
 NAMES = {"base": "base", "base_few_shot": "base, few-shot", "sft": "SFT", "ppo": "PPO",
          "ppo_ptx": "PPO-ptx", "dpo": "DPO", "rm": "reward model", "ppo-10": "PPO, 10 iterations",
          "ppo-40": "PPO, 40", "ppo-160": "PPO, 160"}
@@ -98,3 +100,41 @@ def table(folder, models, *keys):
                 tables[model][run] = cells
                 print_row(run, str(len(paths)), *cells)
     return tables
+
+
+def rows(folder, *keys):
+    """Prints one table, a row per run and model that has any of the keys."""
+    print()
+    print_header("run", "seeds", *keys)
+    for run, paths in find_runs(folder).items():
+        models = [name for name, value in read_results(paths[0]).items() if isinstance(value, dict)]
+        for model in models:
+            cells = [average(paths, model, key) for key in keys]
+            if any(cells):
+                print_row(run if len(models) == 1 else f"{run} {model}", str(len(paths)), *cells)
+
+
+def at_kl(folder, *levels):
+    """Prints a row per loss: true utility at a KL to SFT, on straight lines between the runs called
+    LOSS-VALUE, and from SFT, whose KL is 0."""
+    runs, curves = find_runs(folder), {}
+    sft = {path.parent.name: read_value(path, "sft", "utility") for path in runs["sft"]}
+    for run, paths in runs.items():
+        loss, _, _ = run.rpartition("-")
+        for path in paths:
+            seed = path.parent.name
+            if loss in read_results(path):
+                curve = curves.setdefault(loss, {}).setdefault(seed, [(0.0, sft[seed])])
+                curve.append((read_value(path, loss, "kl"), read_value(path, loss, "utility")))
+    print()
+    print_header("loss", *(f"true utility at a KL of {level}" for level in levels))
+    for loss, curve_of_seed in curves.items():
+        cells = []
+        for level in levels:
+            values = []
+            for curve in curve_of_seed.values():
+                kl, utility = zip(*sorted(curve))
+                if float(level) <= kl[-1]:
+                    values.append(np.interp(float(level), kl, utility))
+            cells.append(mean_and_spread(values) if values else None)
+        print_row(loss, *cells)

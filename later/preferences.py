@@ -23,10 +23,9 @@ from torch.nn import functional as F
 from data.batches import batch_comparisons, collate
 from data.comparisons import (Comparison, flatten, label_accuracy, read_comparisons,
                               split_by_prompt)
-from data.files import read_prompts
 from dpo import dpo_loss, logprob_all, lr_factor, sequence_logprob
 from later.kto import balance, kto_batch_loss, read_feedback, split_halves
-from later.measure import log_ratio_all, measure_policy
+from later.measure import log_ratio_all
 from reward import pair_indices
 from tools.checkpoints import load_gpt
 from tools.device import setup
@@ -57,7 +56,6 @@ class Config(TrainingFlags):
     epochs: int = 2                # passes over the comparisons
     batch: int = 44                # responses per step, all of a prompt together
     lr: float = 5e-5               # peak learning rate (Adam)
-    max_new_tokens: int = 48       # longest response, only for the log
 
 
 # --- with a reference, from h (N,) -> () ----------------------------------------------------------
@@ -195,7 +193,6 @@ def main():
     ref = copy.deepcopy(model).requires_grad_(False)
     train, valid = load_training_data(config, tokenizer, model.config.block_size)
     train_ref = split_by_prompt(logprob_all(ref, flatten(train), device), train)
-    watched_prompts = [] if config.comparisons else read_prompts(300, "valid", config.seed)
 
     adam = make_adam(model.parameters(), config.lr)
     batches = []                                    # of prompts with the same number of responses
@@ -224,8 +221,7 @@ def main():
             run.save(step)
 
     log_ratios = split_by_prompt(log_ratio_all(model, ref, flatten(valid), device), valid)
-    run.finish(model, tokenizer, heldout_accuracy=label_accuracy(log_ratios),
-               **measure_policy(config, model, ref, tokenizer, watched_prompts))
+    run.finish(model, tokenizer, heldout_accuracy=label_accuracy(log_ratios))
 
 
 if __name__ == "__main__":

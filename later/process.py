@@ -18,7 +18,7 @@
                 any correct         the bound: a correct answer is among the n
 
     python -m later.process      out/chains.pt -> out/orm.pt, prm.pt, prm_hard.pt, prm_soft.pt,
-                                 out/labels.json and out/best_of.json
+                                 out/process.json
 """
 
 import json
@@ -264,9 +264,8 @@ def main():
     answers, figures = label(config, policy, tokenizer)
     models = {name: train(config, labels, answers, device) for labels, name in NAMES.items()}
     choices = test(config, models, policy, tokenizer)
-    for name, content in (("labels", dict(labels=figures)), ("best_of", choices)):
-        with atomic_write(f"{config.out}/{name}.json") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
+    with atomic_write(f"{config.out}/process.json") as file:
+        file.write(json.dumps(dict(labels=figures, **choices), indent=2) + "\n")
     for chooser, values in choices.items():
         print(f"{chooser:16} correct {values[config.n]:.1%} of the best of {config.n}")
 

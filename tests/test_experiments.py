@@ -14,17 +14,20 @@ from conftest import SHORT, call
 from pytest import approx
 
 import compare
+import ppo
 import reward
 from data.batches import collate, encode_example
 from data.comparisons import read_comparisons, write_comparison
 from data.world.text import make_prompts
 from data.world.utility import breakdown, utility
 from experiments import collect, likelihood, other_reward, pairs, probe_reward
+from later import verifiers
 from model import token_logprobs
 from reward import load_reward
 from tools.checkpoints import load_gpt, save_checkpoint
 
-SCRIPTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.sh"))
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(ROOT.glob("experiments/*.sh")) + sorted(ROOT.glob("later/demos/*.sh"))
 
 
 def read(path):
@@ -181,7 +184,7 @@ def test_the_length_slope_of_known_scores():
 
 def flags_of(script):
     module = importlib.import_module(script.removesuffix(".py"))
-    Config = compare.Config if module is collect else module.Config
+    Config = {collect: compare.Config, verifiers: ppo.Config}.get(module) or module.Config
     return {field.name for field in dataclasses.fields(Config)}
 
 
@@ -190,7 +193,8 @@ def test_every_flag_of_a_command_exists(script):
     """A misspelt flag would end an experiment after an hour."""
     for line in script.read_text().splitlines():
         line = line.replace("run_ppo", "py ppo.py").replace("py experiments.likelihood", "")
-        command = re.search(r"\bpy (\w+\.py|experiments\.\w+)([^#\n]*)", line)
+        line = re.sub(r"(?<!\.)\b(measure|harm) ", "py later.measure ", line)
+        command = re.search(r"\bpy (\w+\.py|(?:experiments|later)\.\w+)([^#\n]*)", line)
         if command and "()" not in line:
             named = re.findall(r"--([a-z][\w-]*)", command[2])
             assert {flag.replace("-", "_") for flag in named} <= flags_of(command[1]), line

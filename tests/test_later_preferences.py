@@ -11,7 +11,7 @@ import re
 
 import pytest
 import torch
-from conftest import SHORT, call
+from conftest import call
 from pytest import approx
 from torch import tensor
 
@@ -19,7 +19,6 @@ from data.comparisons import Comparison, flatten
 from data.files import read_prompts
 from dpo import dpo_loss, logprob_all
 from later import kto, measure, preferences
-from later.demos import table
 from later.kto import Feedback, balance, kto_baseline, kto_loss, mismatch, split_halves
 from later.preferences import (LOSSES, Config, cdpo_loss, comparison_loss, draw_pairs, hinge_loss,
                                ipo_loss, log_odds, rdpo_loss, simpo_loss)
@@ -270,7 +269,7 @@ def test_the_kl_is_of_the_policy_to_its_reference(out):
     expected = logprob_all(policy, examples, "cpu") - logprob_all(ref, examples, "cpu")
     log_ratio = measure.log_ratio_all(policy, ref, examples, "cpu")
     assert log_ratio.tolist() == approx(expected.tolist(), abs=1e-4)
-    config = preferences.Config(max_new_tokens=24)
+    config = measure.Config(max_new_tokens=24)
     prompts = read_prompts(40, "eval")
     assert measure.measure_policy(config, policy, ref, tokenizer, prompts)["kl"] > 1
 
@@ -287,32 +286,26 @@ def mean(rows, key):
     return sum(row[key] for row in rows) / len(rows)
 
 
-@pytest.fixture(autouse=True)
-def few_prompts(monkeypatch):
-    monkeypatch.setattr(preferences, "read_prompts",
-                        lambda source, split, seed: read_prompts(10, split, seed))
-
-
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name != "orpo"])
 def test_every_loss_learns_its_preferences(copy, loss):
-    call(preferences, copy, f"--loss {loss} --epochs 5 --lr 5e-4 {SHORT}")
+    call(preferences, copy, f"--loss {loss} --epochs 5 --lr 5e-4")
     rows, last = lines(copy, loss)
     assert mean(rows[-8:], "loss") < mean(rows[:8], "loss")
     assert loss == "ipo" or mean(rows[-8:], "accuracy") > mean(rows[:8], "accuracy")
     assert loss == "kto" or mean(rows[-8:], "chosen") > mean(rows[-8:], "rejected")
-    assert math.isfinite(last["kl"]) and last["kl"] != 0
+    assert last["heldout_accuracy"] > 0.5
     assert (copy / f"{loss}.pt").is_file()
 
 
 def test_orpo_learns_from_the_base_model(copy):
-    call(preferences, copy, f"--loss orpo --init-from base --lr 3e-3 --epochs 6 {SHORT}")
+    call(preferences, copy, f"--loss orpo --init-from base --lr 3e-3 --epochs 6")
     rows, _ = lines(copy, "orpo")
     assert mean(rows[-8:], "nll") < mean(rows[:8], "nll") - 0.3
 
 
 def test_loss_dpo_is_dpo_py(copy):
     expected, _ = lines(copy, "dpo")
-    call(preferences, copy, f"--loss dpo --epochs 4 --lr 3e-4 {SHORT}")
+    call(preferences, copy, f"--loss dpo --epochs 4 --lr 3e-4")
     rows, _ = lines(copy, "dpo")
     for row, other in zip(rows, expected, strict=True):
         for key in ("loss", "accuracy", "grad_norm"):
@@ -323,9 +316,9 @@ def test_loss_dpo_is_dpo_py(copy):
 def test_the_reference_stays_sft_and_the_first_loss_is_that_of_the_reference(
         copy, monkeypatch, loss):
     models = []
-    monkeypatch.setattr(preferences, "measure_policy",
-                        lambda config, model, ref, *args: models.append((model, ref)) or {})
-    call(preferences, copy, f"--loss {loss} --lr 1e-3 {SHORT}")
+    monkeypatch.setattr(preferences, "log_ratio_all", lambda model, ref, examples, device:
+                        models.append((model, ref)) or torch.zeros(len(examples)))
+    call(preferences, copy, f"--loss {loss} --lr 1e-3")
     model, ref = models[-1]
     for p, q in zip(ref.parameters(), load_gpt(copy / "sft.pt")[0].parameters()):
         assert torch.equal(p, q) and not p.requires_grad
@@ -348,7 +341,7 @@ def test_tokens_are_counted_with_the_end_of_text_and_without_prompt_or_padding(c
         return flatten(comparisons)
     monkeypatch.setattr(preferences, "comparison_loss", spy_loss)
     monkeypatch.setattr(preferences, "flatten", spy_flatten)
-    call(preferences, copy, f"--loss simpo {SHORT}")
+    call(preferences, copy, f"--loss simpo")
     assert counted == batches[1:-1]                   # the others are of reference and held-out
     assert len({len(batch[0]) for batch in counted}) > 2
 
@@ -380,8 +373,7 @@ def test_kto_learns_from_binary_feedback(copy):
             for text, label in ((prompt.careful, True), (prompt.wrong, False)):
                 file.write(json.dumps(dict(prompt=prompt.text, completion=text, label=label)))
                 file.write("\n")
-    call(preferences, copy, f"--loss kto --feedback {copy}/feedback.jsonl --lr 1e-3 --epochs 4 "
-                            f"{SHORT}")
+    call(preferences, copy, f"--loss kto --feedback {copy}/feedback.jsonl --lr 1e-3 --epochs 4")
     rows, _ = lines(copy, "kto")
     assert mean(rows[-4:], "loss") < mean(rows[:4], "loss")
 
@@ -396,30 +388,3 @@ def test_wrong_feedback_is_left_out_and_named_by_file_and_line(copy, capsys, lin
     [feedback] = kto.read_feedback(copy / "feedback.jsonl", tokenizer, 128)
     assert feedback.desirable == [0.0]
     assert re.search(f"first is .*feedback.jsonl:2.*{words}", capsys.readouterr().out)
-
-
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def test_equal_kl_is_read_off_the_line_between_two_runs():
-    """From (0, 1) to (2, 3): 2 at 1; then down to (4, 1): 2 at 3; nothing beyond."""
-    points = [(4.0, 1.0), (0.0, 1.0), (2.0, 3.0)]
-    assert [table.interpolate(points, x) for x in (0, 1, 2, 3, 4, 5)] == [1, 2, 3, 2, 1, None]
-
-
-def test_tables_have_a_row_per_run_with_its_spread_over_seeds(tmp_path, capsys, monkeypatch):
-    for seed, utility in ((0, 1.0), (1, 2.0)):
-        for name, kl in (("sft", 0.0), ("dpo-0.1", 1.0)):
-            folder = tmp_path / f"seed-{seed}" / name / "metrics"
-            folder.mkdir(parents=True)
-            line = dict(step=-1, utility=utility + kl, kl=kl)
-            (folder / "x.jsonl").write_text('{"step": 0, "loss": 1}\n' + json.dumps(line) + "\n")
-            entries = {"prm": {"1": utility, "2": 5}, "orm": {"1": 3}}
-            (folder.parent / "x.json").write_text(json.dumps(entries))
-    for arguments in ("runs utility kl", "at-kl 0.5 2", "x.json 1 2"):
-        monkeypatch.setattr("sys.argv", ["table.py", str(tmp_path), *arguments.split()])
-        table.main()
-    printed = capsys.readouterr().out
-    assert "| dpo-0.1 | 2.50 ± 0.71 | 1.00 ± 0.00 |" in printed
-    assert "| dpo | 2.00 ± 0.71 |  |" in printed
-    assert "| sft prm | 1.50 ± 0.71 | 5.00 ± 0.00 |" in printed

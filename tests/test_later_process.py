@@ -276,12 +276,12 @@ def test_imitation_teaches_sums_and_rl_on_the_final_answer_makes_more_of_them_co
 def test_reward_models_learn_their_labels_choose_and_train_a_policy(small):
     call(process, small, "--sums 400 --completions 4 --epochs 8 --lr 2e-3 --muon-lr 0.01 "
                          "--batch 16 --test-sums 20 --n 8 --max-new-tokens 24")
-    figures = json.loads((small / "labels.json").read_text())["labels"]
+    figures = json.loads((small / "process.json").read_text())["labels"]
     assert 0 < figures["correct"] < 1 and figures["hard_labels_correct"] > 0.4
     for name in process.NAMES.values():
         lines, _ = log(small, name)
         assert mean(lines[-8:], "loss") < mean(lines[:8], "loss"), name
-    choices = json.loads((small / "best_of.json").read_text())
+    choices = json.loads((small / "process.json").read_text())
     assert choices["any correct"]["8"] >= choices["prm"]["8"] >= choices["random"]["8"]
     for reward in ("steps", "prm"):
         call(reasoning, small, f"--reward {reward} --name by_{reward} --iterations 12 --prompts 8 "

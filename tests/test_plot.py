@@ -57,6 +57,30 @@ def test_a_table_is_mean_and_spread_over_seeds(tmp_path, capsys):
     assert "| one | 2 |  |  | 0.85 ± 0.07 |" in printed
 
 
+def test_rows_are_of_runs_and_models(tmp_path, capsys):
+    for seed in (0, 1):
+        entries = {"prm": {"1": 1 + seed, "2": 5}, "orm": {"1": 3}, "other": {"x": 1}, "seed": seed}
+        write(tmp_path / f"seed-{seed}" / "choose" / "results.json", [entries])
+        write(tmp_path / f"seed-{seed}" / "rl" / "results.json", [{"ppo": {"2": seed}}])
+    plot.rows(tmp_path, "1", "2")
+    printed = capsys.readouterr().out.splitlines()
+    assert "| choose prm | 2 | 1.50 ± 0.71 | 5.00 ± 0.00 |" in printed
+    assert "| choose orm | 2 | 3.00 ± 0.00 |  |" in printed
+    assert "| rl | 2 |  | 0.50 ± 0.71 |" in printed and not any("other" in x for x in printed)
+
+
+def test_equal_kl_is_read_off_the_lines_between_runs(tmp_path, capsys):
+    """From SFT at (0, 1) to (2, 3): 2 at 1; then down to (4, 1): 2 at 3; nothing beyond 4."""
+    for seed in (0, 1):
+        for run, model, kl, utility in (("sft", "sft", 0, 1), ("dpo-0.1", "dpo", 4, 1),
+                                        ("dpo-1", "dpo", 2, 3), ("long-dpo-1", "dpo", 1, 9)):
+            figures = {model: dict(kl=kl, utility=utility + seed)}
+            write(tmp_path / f"seed-{seed}" / run / "results.json", [figures])
+    plot.at_kl(tmp_path, "1", "3", "4", "5")
+    row = "| dpo | 2.50 ± 0.71 | 2.50 ± 0.71 | 1.50 ± 0.71 |  |"
+    assert capsys.readouterr().out.splitlines()[3:] == [row]
+
+
 def test_lost_terms_are_counted(tmp_path):
     path = make_run(tmp_path, 0, "one")
     assert tables.read_value(path, "ppo", "less_form") == 0.5

@@ -7,26 +7,24 @@
 #
 # sl-1 and sl-4 imitate the revisions of one and four rounds. rl-people has labelers' labels on the
 # pairs that the judge labels in the others.
+source "$(dirname "$0")/../../experiments/common.sh"
 
-source "$(dirname "$0")/common.sh"
-judge=$ALL/judge/seed-$SEED/4x96/judge.pt
+judge=${OUT%/*}/judge/seed-$SEED/judge/judge.pt
 
-measure() { once measured.json -m later.measure --task harmless "$@"; }
+harm() { measure --task harmless "$@"; }
 
-enter sft sft.pt
-measure
+if begin sft sft.pt; then harm; fi
 for rounds in 1 4; do
-    enter sl-$rounds sft.pt "$judge"
-    once prompts.jsonl -m later.constitution --resume --rounds $rounds
-    measure --models sl_cai
+    begin sl-$rounds sft.pt "$judge" || continue
+    py later.constitution --rounds $rounds
+    harm --models sl_cai
 done
-sl=$run
-enter helpful sft.pt "$sl/helpful.pt"
-measure --models helpful
+sl=$OUT/seed-$SEED/sl-4
+if begin helpful sft.pt "$sl/helpful.pt"; then harm --models helpful; fi
 for labels in soft hard clamped people; do
-    enter "rl-$labels" "$judge" "$sl"/{sl_cai.pt,comparisons.jsonl,red_team.jsonl,prompts.jsonl}
-    once reward.pt -m later.feedback --resume --constitution --init-from sl_cai --labels $labels
-    once ppo.pt ppo.py --resume --init-from sl_cai --prompts "$run/prompts.jsonl" --beta 0.3
-    measure --models ppo --reference sl_cai
+    begin rl-$labels "$judge" "$sl"/{sl_cai.pt,{comparisons,red_team,prompts}.jsonl} || continue
+    py later.feedback --constitution --init-from sl_cai --labels $labels
+    py ppo.py --init-from sl_cai --prompts "$run/prompts.jsonl" --beta 0.3
+    harm --models ppo --reference sl_cai
 done
-table runs harmless task correct_red evasive kl
+plot rows harmless task correct_red evasive kl

@@ -11,16 +11,17 @@
 #           per token (norm) divide log-probs by the length; R-DPO (length) has a price per token.
 # orpo      ORPO (2403.07691) from the base model; the losses above start from SFT.
 
-source "$(dirname "$0")/common.sh"
+source "$(dirname "$0")/../../experiments/common.sh"
 
 learn() {   # learn RUN FILE LOSS FLAGS...   FILE: the comparisons
-    enter "$1" sft.pt "$2"
-    once "$3.pt" -m later.preferences --resume --loss "${@:3}"
+    begin "$1" sft.pt "$2" || return 0
+    py later.preferences --loss "${@:3}"
+    measure --models "$3"
 }
 
 losses() {
     local file=comparisons.jsonl same="--prompts 400 --lr 3e-4"
-    as_trained sft ppo
+    if begin sft sft.pt; then measure; fi
     for beta in 0.3 1 3; do
         for loss in dpo cdpo rdpo hinge nll kto; do
             learn $loss-$beta $file $loss $same --beta $beta
@@ -46,8 +47,10 @@ flips() {
 }
 
 long() {
-    enter labels-long sft.pt
-    once comparisons.jsonl compare.py --length-bias 1.5 --prompts 500
+    if begin labels-long sft.pt; then
+        py compare.py --length-bias 1.5 --prompts 500
+        measure
+    fi
     local file=$run/comparisons.jsonl
     for beta in 0.3 1; do learn long-dpo-$beta "$file" dpo --lr 3e-4 --beta $beta; done
     for price in 0.05 0.15; do
@@ -59,12 +62,12 @@ long() {
 
 orpo() {
     for lam in 0 0.1 1; do
-        enter orpo-from-base-$lam base.pt comparisons.jsonl
-        once orpo.pt -m later.preferences --resume --loss orpo --init-from base --lam $lam \
-            --lr 1e-3 --prompts 1200
+        begin orpo-from-base-$lam base.pt comparisons.jsonl || continue
+        py later.preferences --loss orpo --init-from base --lam $lam --lr 1e-3 --prompts 1200
+        measure --models orpo --reference base
     done
 }
 
 for part in ${PARTS:-losses flips long orpo}; do $part; done
-table runs utility correct utility_greedy correct_greedy kl length heldout_accuracy
-table at-kl 0.5 1
+plot rows utility correct utility_greedy correct_greedy kl length
+plot at-kl 0.5 1

@@ -7,15 +7,20 @@
 # Look for: the fraction of lucky chains first, as without any all must tie; best of 64 next to the
 # weighted vote; traces among correct answers; then RL on steps, on the process reward model, or on
 # the final answer.
+source "$(dirname "$0")/../../experiments/common.sh"
 
-source "$(dirname "$0")/common.sh"
+sums=${OUT%/*}/reasoning/seed-$SEED/sums
+choose=$OUT/seed-$SEED/choose
 
-enter sums "$ALL/reasoning/seed-$SEED/sums/"{chains,final}.pt
-once best_of.json -m later.process --resume
-once steps.pt -m later.reasoning --resume --name steps --reward steps
-once by_prm.pt -m later.reasoning --resume --name by_prm --reward prm
-once measured.json -m later.measure --task sums --reference chains --n 200 --max-new-tokens 72 \
-    --models chains,final,steps,by_prm
-table labels.json correct lucky hard_labels_correct
-table best_of.json 1 4 16 64 trace
-table runs correct trace kl
+if begin choose "$sums/chains.pt"; then
+    py later.process
+    mv "$run/process.json" "$run/results.json"
+fi
+if begin rl "$sums"/{chains,final}.pt "$choose/prm.pt"; then
+    py later.reasoning --name steps --reward steps
+    py later.reasoning --name by_prm --reward prm
+    measure --task sums --reference chains --n 200 --max-new-tokens 72 \
+        --models chains,final,steps,by_prm
+fi
+plot rows correct lucky hard_labels_correct trace kl
+plot rows 1 4 16 64 trace

@@ -5,12 +5,11 @@
 #
 # Look for: traces, which no reward checks; sums of seven and eight numbers, longer than any in
 # training; majority vote and pass@8 before and after.
+source "$(dirname "$0")/../../experiments/common.sh"
 
-source "$(dirname "$0")/common.sh"
-
-enter sums base.pt
-once chains.pt -m later.chains --resume
-once final.pt -m later.reasoning --resume --name final
-once measured.json -m later.measure --task sums --reference chains --n 200 --max-new-tokens 72 \
-    --models chains,final
-table runs correct trace correct_greedy majority pass_at_k kl correct_7 correct_8
+if begin sums base.pt; then
+    py later.chains
+    py later.reasoning --name final
+    measure --task sums --reference chains --n 200 --max-new-tokens 72 --models chains,final
+fi
+plot rows correct trace correct_greedy majority pass_at_k kl correct_7 correct_8

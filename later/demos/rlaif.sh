@@ -6,18 +6,21 @@
 # head 50 %, although the reward model agrees with people on 74.2 instead of 79.3 % of the pairs.
 #
 # soft fits the reward model to the judge's probabilities, as Lee et al. do, hard to its verdicts.
+source "$(dirname "$0")/../../experiments/common.sh"
 
-source "$(dirname "$0")/common.sh"
-judge=$ALL/judge/seed-$SEED/4x96/judge.pt
+judge=${OUT%/*}/judge/seed-$SEED/judge/judge.pt
+people=$OUT/seed-$SEED/people
 
-enter people sft.pt
-once comparisons.jsonl compare.py --prompts 2000 --k 4
-comparisons=$run/comparisons.jsonl
 for labels in people soft hard; do
-    enter $labels sft.pt "$judge" "$comparisons"
-    once reward.pt -m later.feedback --resume --labels $labels
-    once ppo.pt ppo.py --resume --beta 0.3
-    once results.json eval.py --prompts 300 --probes 60
+    begin $labels sft.pt "$judge" || continue
+    if [ $labels = people ]; then
+        py compare.py --prompts 2000 --k 4
+    else
+        cp "$people/comparisons.jsonl" "$run/"
+    fi
+    py later.feedback --labels $labels
+    py ppo.py --beta 0.3
+    py eval.py --prompts 300 --probes 60
 done
-table results.json accuracy_utility win_utility win_utility_greedy win_labelers kl
-table runs agreement same_position
+plot table rm accuracy_utility
+plot table ppo win_utility win_utility_greedy win_labelers kl

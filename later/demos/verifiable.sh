@@ -7,17 +7,17 @@
 #
 # Look for: the loose verifier's own verdict next to the fraction of correct answers; whether greedy
 # SFT, or any of 64 answers of SFT, was correct already (is it sharpening?); other prompts (_other).
+source "$(dirname "$0")/../../experiments/common.sh"
 
-source "$(dirname "$0")/common.sh"
-
-enter rl sft.pt reward.pt
-once strict.pt -m later.grpo --resume --name strict
-once strict_dr.pt -m later.grpo --resume --name strict_dr --method dr_grpo
-once strict_rloo.pt -m later.grpo --resume --name strict_rloo --method rloo
-once loose.pt -m later.grpo --resume --name loose --reward loose
-once model.pt -m later.grpo --resume --name model --reward model
-once ppo.pt -m later.verifiers --resume --beta 0 --iterations 60
-once measured.json -m later.measure --task verifiable --max-new-tokens 72 --k 64 \
-    --models sft,strict,strict_dr,strict_rloo,ppo,loose,model
-table runs correct correct_greedy pass_at_k loose kl utility
-table runs correct_other utility_other correct_greedy_other lm_loss
+if begin rl sft.pt reward.pt; then
+    py later.grpo --name strict
+    py later.grpo --name strict_dr --method dr_grpo
+    py later.grpo --name strict_rloo --method rloo
+    py later.grpo --name loose --reward loose
+    py later.grpo --name model --reward model
+    py later.verifiers --beta 0 --iterations 60
+    measure --task verifiable --max-new-tokens 72 --k 64 \
+        --models sft,strict,strict_dr,strict_rloo,ppo,loose,model
+fi
+plot rows correct correct_greedy pass_at_k loose kl utility
+plot rows correct_other utility_other correct_greedy_other lm_loss
