@@ -5,8 +5,7 @@
 utility     the true utility
 labelers    how a random labeler rates the answer
 logprob     the log-probability under SFT, which needs no labels
-mean        the mean score of the reward models out/reward-*.pt
-worst       their lowest score (arXiv 2310.02743, worst-case optimisation)
+mean        the mean score of the reward models out/reward-*.pt (arXiv 2310.02743)
 
 All else is ppo.py's. For the first three the value function's head starts at 0, since no reward
 model predicts these rewards.
@@ -32,7 +31,7 @@ from tools.flags import check, read_flags
 
 @dataclass(frozen=True)
 class Config(ppo.Config):
-    reward: str = "utility"        # utility, labelers, logprob, mean or worst
+    reward: str = "utility"        # utility, labelers, logprob or mean
 
 
 def ask_labeler(prompt, answer, ended, labelers=make_labelers("train")):
@@ -87,18 +86,15 @@ def main():
         sft, _ = load_gpt(policy_path, device)
         score_fn, value_fn = score_by_logprob(sft), make_value_fn(policy)
     else:
-        check(config.reward in ("mean", "worst"),
-              f"there is no --reward {config.reward}; see --help")
+        check(config.reward == "mean", f"there is no --reward {config.reward}; see --help")
         paths = sorted(Path(config.out).glob("reward-*.pt"))
-        check(paths, f"{config.out} has no reward-1.pt and so on; see remedies.sh")
+        check(paths, f"{config.out} has no reward-1.pt and so on; see rounds.sh")
         reward_models = [load_reward(path, device, (policy, tokenizer)) for path in paths]
         value_fn = load_reward(paths[0], device)
 
         def score_fn(tokens, response_mask):
             scores = [model.score_responses(tokens, response_mask) for model in reward_models]
-            if config.reward == "mean":
-                return torch.stack(scores).mean(dim=0)
-            return torch.stack(scores).amin(dim=0)
+            return torch.stack(scores).mean(dim=0)
     ppo.train(config, policy, value_fn, score_fn, tokenizer, device)
 
 
