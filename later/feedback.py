@@ -36,7 +36,7 @@ from tools.optimizers import make_adam
 class Config(TrainingFlags):
     init_from: str = "sft"         # checkpoint in --out to start from
     constitution: bool = False     # judge the red team's prompts only, by the constitution
-    labels: str = "soft"           # the judge's p: soft, hard or clamped; or people: rankings
+    labels: str = "soft"           # the judge's p: soft or hard; or people: rankings
     batch: int = 6                 # prompts per step, each with all its pairs
     lr: float = 5e-4               # peak learning rate (Adam)
 
@@ -47,11 +47,6 @@ def soft_preference_loss(score_a, score_b, p):
     shape -> ()"""
     assert score_a.shape == score_b.shape == p.shape
     return -(p * F.logsigmoid(score_a - score_b) + (1 - p) * F.logsigmoid(score_b - score_a)).mean()
-
-
-def clamp(p):
-    """To [0.4, 0.6] (2212.08073, section 4.2), which asks for differences of at most 0.405."""
-    return p.clamp(0.4, 0.6)
 
 
 def label(config, comparisons, partner, device):
@@ -72,8 +67,6 @@ def label(config, comparisons, partner, device):
     stats = dict(agreement=harden(p).mean(), same_position=same_position(p_ab, p_ba))
     if config.labels == "hard":
         p = harden(p)
-    if config.labels == "clamped":
-        p = clamp(p)
     return list(p.split(counts)), stats
 
 
@@ -100,8 +93,8 @@ def load_labels(config, gpt, tokenizer, device):
 
 @torch.no_grad()
 def standardise(model, scores):
-    """Changes the head so that these scores have mean 0 and variance 1. Labels clamped to 0.6 ask
-    for differences 8.6 times smaller than 0.97 does, and PPO's beta is in units of the score."""
+    """Changes the head so that these scores have mean 0 and variance 1: labels near a half ask for
+    small differences, and PPO's beta is in units of the score."""
     model.head.bias -= scores.mean()
     model.head.weight /= scores.std()
     model.head.bias /= scores.std()
@@ -109,8 +102,8 @@ def standardise(model, scores):
 
 def main():
     config = read_flags(__doc__, Config)
-    check(config.labels in ("soft", "hard", "clamped", "people"),
-          f"--labels {config.labels} must be soft, hard, clamped or people")
+    check(config.labels in ("soft", "hard", "people"),
+          f"--labels {config.labels} must be soft, hard or people")
     device = setup(config)
     gpt, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     train, valid, labels, stats = load_labels(config, gpt, tokenizer, device)

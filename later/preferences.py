@@ -1,4 +1,4 @@
-"""Preference losses after DPO: the training loop of dpo.py with eleven losses to choose from.
+"""Preference losses after DPO: the training loop of dpo.py with nine losses to choose from.
 
 pi and ref are log-probs of a response under the policy and the frozen reference, sums over its n
 tokens; w is the chosen response of a pair, l the rejected one. In the equations below
@@ -33,12 +33,12 @@ from tools.flags import TrainingFlags, check, read_flags
 from tools.optimizers import make_adam, scale_lr
 from tools.training import Run
 
-LOSSES = ("dpo", "ipo", "cdpo", "rdpo", "hinge", "norm", "length", "nll", "simpo", "orpo", "kto")
+LOSSES = ("dpo", "ipo", "cdpo", "rdpo", "length", "nll", "simpo", "orpo", "kto")
 
 
 @dataclass(frozen=True)
 class Config(TrainingFlags):
-    loss: str = "ipo"              # dpo ipo cdpo rdpo hinge norm length nll simpo orpo kto
+    loss: str = "ipo"              # dpo ipo cdpo rdpo length nll simpo orpo kto
     init_from: str = "sft"         # checkpoint in --out: policy and reference
     comparisons: str = ""          # a file; default: comparisons.jsonl in --out
     feedback: str = ""             # a file of single answers for kto; default: halves of rankings
@@ -46,7 +46,7 @@ class Config(TrainingFlags):
     flip: float = 0.0              # fraction of these pairs whose label is flipped
     prompts: int = 4000            # train on the first rankings, or pairs, only
     # the papers' beta of 0.1 is for models of 7B
-    beta: float = 0.3              # KL penalty; a good value is 10 for norm and 2.5 for simpo
+    beta: float = 0.3              # KL penalty; a good value for simpo is 2.5
     tau: float = 0.2               # of ipo, whose target is h = 1 / (2 tau)
     eps: float = 0.1               # of cdpo and rdpo: fraction of wrong labels
     gamma: float = 1.0             # of simpo: target margin
@@ -59,9 +59,8 @@ class Config(TrainingFlags):
 
 
 # --- with a reference, from h (N,) -> () ----------------------------------------------------------
-# dpo is -log sigmoid(beta h), in dpo.py. norm is DPO per token: -log sigmoid(beta [(pi_w - ref_w) /
-# n_w - (pi_l - ref_l) / n_l]) (Tulu 3, arXiv 2411.15124). nll is DPO + alpha mean(-m_w) (iterative
-# RPO, arXiv 2404.19733, eq. 1).
+# dpo is -log sigmoid(beta h), in dpo.py. nll is DPO + alpha mean(-m_w) (iterative RPO, arXiv
+# 2404.19733, eq. 1).
 
 
 def ipo_loss(h, tau):
@@ -82,12 +81,6 @@ def rdpo_loss(h, beta, eps):
     has no lower bound."""
     loss = -(1 - eps) * F.logsigmoid(beta * h) + eps * F.logsigmoid(-beta * h)
     return loss.mean() / (1 - 2 * eps)
-
-
-def hinge_loss(h, beta):
-    """max(0, 1 - beta h) (RSO, arXiv 2309.06657). The gradient is constant up to h = 1 / beta and 0
-    beyond."""
-    return F.relu(1 - beta * h).mean()
 
 
 def length_loss(h, n_w, n_l, beta, alpha):
@@ -137,7 +130,6 @@ def comparison_loss(config, pi, ref, n):
     pi_w, pi_l = pi[:, w].flatten(), pi[:, l].flatten()                          # (B C(K,2),)
     ref_w, ref_l = ref[:, w].flatten(), ref[:, l].flatten()
     n_w, n_l = n[:, w].flatten(), n[:, l].flatten()
-    m_w, m_l = pi_w / n_w, pi_l / n_l
     h = (pi_w - ref_w) - (pi_l - ref_l)
     # of the best responses only: over all pairs, it would imitate those better than the worst
     nll = -(pi[:, 0] / n[:, 0]).mean()
@@ -147,12 +139,10 @@ def comparison_loss(config, pi, ref, n):
         case "ipo":    loss = ipo_loss(h, config.tau)
         case "cdpo":   loss = cdpo_loss(h, beta, config.eps)
         case "rdpo":   loss = rdpo_loss(h, beta, config.eps)
-        case "hinge":  loss = hinge_loss(h, beta)
         case "length": loss = length_loss(h, n_w, n_l, beta, config.token_price)
-        case "norm":   loss, _ = dpo_loss(m_w, m_l, ref_w / n_w, ref_l / n_l, beta)
         case "nll":    loss = dpo_loss(pi_w, pi_l, ref_w, ref_l, beta)[0] + config.alpha * nll
         case "simpo":  loss, _ = simpo_loss(pi_w, pi_l, n_w, n_l, beta, config.gamma)
-        case "orpo":   loss = nll + config.lam * odds_ratio_loss(m_w, m_l)
+        case "orpo":   loss = nll + config.lam * odds_ratio_loss(pi_w / n_w, pi_l / n_l)
     with torch.no_grad():
         chosen, rejected = (pi_w - ref_w).mean(), (pi_l - ref_l).mean()
     return loss, describe(h) | dict(nll=nll.detach(), chosen=chosen, rejected=rejected)

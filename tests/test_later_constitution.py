@@ -19,7 +19,7 @@ from data.tokenizer import Tokenizer, learn_ranks
 from data.world.text import make_prompts, split_of
 from data.world.utility import breakdown
 from later.fit import fit
-from later.feedback import clamp, soft_preference_loss
+from later.feedback import soft_preference_loss
 from later.judge import choose, harden, prefer_first, unbiased
 from later.principles import (CONSTITUTION, CRITIQUES, FAULTS, HELPFUL, NO_FAULT, ask_which,
                               comparison_page, is_evasive, is_harmless, make_helpful_only,
@@ -60,10 +60,10 @@ def test_soft_loss_is_the_preference_loss_at_1_and_turns_with_its_label():
 
 
 def test_soft_loss_rests_where_the_difference_is_the_logit_of_p():
-    """p 0.97 asks for 3.476099, clamped to 0.6 for 0.405465."""
-    for p, rest in ((T([0.97]), 3.476099), (clamp(T([0.97])), 0.405465)):
+    """p 0.97 asks for 3.476099, 0.6 for 0.405465."""
+    for p, rest in ((0.97, 3.476099), (0.6, 0.405465)):
         a = T([rest], requires_grad=True)
-        soft_preference_loss(a, T([0.0]), p).backward()
+        soft_preference_loss(a, T([0.0]), T([p])).backward()
         assert abs(a.grad.item()) < 1e-6
 
 
@@ -78,10 +78,8 @@ def test_unbiased_on_worked_numbers():
     assert unbiased(p_ab, p_ba).item() == pytest.approx(0.574869, abs=1e-6)
 
 
-def test_hard_and_clamped_labels():
-    p = T([0.2, 0.5, 0.55, 0.97])
-    assert harden(p).tolist() == [0.0, 0.5, 1.0, 1.0]
-    assert clamp(p).tolist() == pytest.approx([0.4, 0.5, 0.55, 0.6])
+def test_hard_labels():
+    assert harden(T([0.2, 0.5, 0.55, 0.97])).tolist() == [0.0, 0.5, 1.0, 1.0]
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -267,7 +265,7 @@ def test_each_red_team_prompt_is_answered_and_revised_in_every_round(untrained, 
 
 
 def test_rl_cai_runs_with_all_kinds_of_labels(sl_cai):
-    for labels in ("people", "hard", "clamped", "soft"):
+    for labels in ("people", "hard", "soft"):
         call(feedback, sl_cai, f"--constitution --init-from sl_cai --labels {labels}")
         last = lines(sl_cai / "metrics" / "reward.jsonl")[-1]
         assert 0 <= last["accuracy"] <= 1 and ("agreement" in last) == (labels != "people")
@@ -293,7 +291,7 @@ def test_a_finished_stage_is_loaded_by_resume(copy):
 
 
 def test_errors_in_one_line(copy):
-    for module, flags, message in ((feedback, "--labels mild", "must be soft, hard, clamped"),
+    for module, flags, message in ((feedback, "--labels mild", "must be soft, hard or people"),
                                    (constitution, "", "run `python -m later.judge` first")):
         with pytest.raises(SystemExit) as end:
             call(module, copy, flags)

@@ -20,8 +20,8 @@ from data.files import read_prompts
 from dpo import dpo_loss, logprob_all
 from later import kto, measure, preferences
 from later.kto import Feedback, balance, kto_baseline, kto_loss, mismatch, split_halves
-from later.preferences import (LOSSES, Config, cdpo_loss, comparison_loss, draw_pairs, hinge_loss,
-                               ipo_loss, log_odds, rdpo_loss, simpo_loss)
+from later.preferences import (LOSSES, Config, cdpo_loss, comparison_loss, draw_pairs, ipo_loss,
+                               log_odds, rdpo_loss, simpo_loss)
 from reward import pair_indices
 from tools.checkpoints import load_gpt
 
@@ -36,8 +36,6 @@ WORKED = [("dpo", dict(beta=0.3), 0.493249, 0.854355, -0.116808, 0.116808),
           ("cdpo", dict(beta=0.3, eps=0.1), 0.538249, 0.824355, -0.086808, 0.086808),
           ("rdpo", dict(beta=0.3, eps=0.1), 0.436999, 0.891855, -0.154308, 0.154308),
           ("ipo", dict(tau=0.1), 12.25, 36.0, -7.0, 7.0),
-          ("hinge", dict(beta=0.3), 0.55, 1.3, -0.3, 0.3),
-          ("norm", dict(beta=5.0), 0.190299, 1.081037, -0.216610, 0.108305),
           ("length", dict(beta=0.3, token_price=0.05), 0.575939, 0.744397, None, None),
           ("nll", dict(beta=0.3, alpha=1.0), 1.993249, 1.854355, -0.366808, 0.116808),
           ("simpo", dict(beta=2.0, gamma=1.0), 2.126928, 0.693147, -0.440399, 0.220199),
@@ -67,19 +65,17 @@ def test_losses_of_lengths_refuse_to_broadcast():
 
 
 @pytest.mark.parametrize("loss, expected", [("dpo", LN2), ("cdpo", LN2), ("rdpo", LN2),
-                                            ("ipo", 1 / 0.4 ** 2), ("hinge", 1.0), ("norm", LN2)])
+                                            ("ipo", 1 / 0.4 ** 2)])
 def test_losses_where_the_policy_is_the_reference(loss, expected):
     logp, n = tensor([[-3.0, -9.0, -4.0]]), tensor([[2.0, 5.0, 4.0]])
     assert comparison_loss(Config(loss=loss), logp, logp, n)[0].item() == approx(expected)
 
 
 def test_a_margin_of_six_distinguishes_the_losses():
-    """h = 6, beta and tau .1: sigmoid .437488, hinge .4, IPO 1 with a gradient that pulls back.
-    The hinge has no gradient beyond h = 1 / beta, here 5 at beta .2."""
+    """h = 6, beta and tau .1: sigmoid .437488, IPO 1 with a gradient that pulls back."""
     h = tensor([6.0], requires_grad=True)
     assert dpo_of(h, 0.1).item() == approx(0.437488, abs=1e-6)
-    assert hinge_loss(h, 0.1).item() == approx(0.4)
-    loss = ipo_loss(h, 0.1) + hinge_loss(h, 0.2)
+    loss = ipo_loss(h, 0.1)
     loss.backward()
     assert loss.item() == approx(1.0) and h.grad.item() == approx(2.0)
 
@@ -92,7 +88,7 @@ def dpo_of(h, beta):
 def test_repeating_every_token_changes_losses_of_sums_but_not_of_means(loss):
     once, _ = comparison_loss(Config(loss=loss), PI, REF, N)
     twice, _ = comparison_loss(Config(loss=loss), 2 * PI, 2 * REF, 2 * N)
-    assert (once.item() == approx(twice.item(), abs=1e-6)) == (loss in ("norm", "simpo", "orpo"))
+    assert (once.item() == approx(twice.item(), abs=1e-6)) == (loss in ("simpo", "orpo"))
 
 
 @pytest.mark.parametrize("h", [-4.0, -0.3, 0.0, 1.7])
@@ -312,7 +308,7 @@ def test_loss_dpo_is_dpo_py(copy):
             assert row[key] == approx(other[key], abs=1e-4)
 
 
-@pytest.mark.parametrize("loss", ["ipo", "norm", "kto"])
+@pytest.mark.parametrize("loss", ["ipo", "kto"])
 def test_the_reference_stays_sft_and_the_first_loss_is_that_of_the_reference(
         copy, monkeypatch, loss):
     models = []
@@ -323,7 +319,7 @@ def test_the_reference_stays_sft_and_the_first_loss_is_that_of_the_reference(
     for p, q in zip(ref.parameters(), load_gpt(copy / "sft.pt")[0].parameters()):
         assert torch.equal(p, q) and not p.requires_grad
     assert not torch.equal(model.lm_head.weight, ref.lm_head.weight)
-    first = {"ipo": 1 / 0.4 ** 2, "norm": LN2, "kto": 0.5}[loss]
+    first = {"ipo": 1 / 0.4 ** 2, "kto": 0.5}[loss]
     rows, _ = lines(copy, loss)
     assert rows[0]["loss"] == approx(first, rel=0.2 if loss == "kto" else 1e-3)
 

@@ -21,7 +21,7 @@ for rounds in 1 4; do
 done
 sl=$OUT/seed-$SEED/sl-4
 if begin helpful sft.pt "$sl/helpful.pt"; then harm --models helpful; fi
-for labels in soft hard clamped people; do
+for labels in soft hard people; do
     begin rl-$labels "$judge" "$sl"/{sl_cai.pt,{comparisons,red_team,prompts}.jsonl} || continue
     py later.feedback --constitution --init-from sl_cai --labels $labels
     py ppo.py --init-from sl_cai --prompts "$run/prompts.jsonl" --beta 0.3

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Eleven preference losses in four settings. PARTS="losses flips" runs some of them.
+# Nine preference losses in four settings. PARTS="losses flips" runs some of them.
 #
 # losses    Each loss with three values of its hyperparameter, on the same 400 rankings. The losses
 #           move the policy by different amounts, so a second table compares true utility at equal
@@ -7,8 +7,8 @@
 # flips     25 % of the training labels are flipped. rDPO (arXiv 2403.00409) is told this fraction
 #           and corrects for it in expectation, cDPO trusts every label less. The data are pairs, so
 #           that every label is flipped independently.
-# long      The labelers add 1.5 to the utility of an answer that is e times as long. SimPO and DPO
-#           per token (norm) divide log-probs by the length; R-DPO (length) has a price per token.
+# long      The labelers add 1.5 to the utility of an answer that is e times as long. SimPO divides
+#           log-probs by the length; R-DPO (length) has a price per token.
 # orpo      ORPO (2403.07691) from the base model; the losses above start from SFT.
 
 source "$(dirname "$0")/../../experiments/common.sh"
@@ -23,12 +23,11 @@ losses() {
     local file=comparisons.jsonl same="--prompts 400 --lr 3e-4"
     if begin sft sft.pt; then measure; fi
     for beta in 0.3 1 3; do
-        for loss in dpo cdpo rdpo hinge nll kto; do
+        for loss in dpo cdpo rdpo nll kto; do
             learn $loss-$beta $file $loss $same --beta $beta
         done
     done
     for tau in 0.05 0.1 0.3; do learn ipo-$tau $file ipo $same --tau $tau; done
-    for beta in 5 10 30; do learn norm-$beta $file norm $same --beta $beta; done
     for lr in 0.00003 0.0001 0.0003; do    # without a reference only the rate limits the KL
         learn simpo-$lr $file simpo --prompts 400 --lr $lr --beta 10
     done
@@ -56,7 +55,6 @@ long() {
     for price in 0.05 0.15; do
         learn long-length-$price "$file" length --lr 3e-4 --beta 1 --token-price $price
     done
-    for beta in 10 30; do learn long-norm-$beta "$file" norm --lr 3e-4 --beta $beta; done
     for lr in 0.00005 0.0001; do learn long-simpo-$lr "$file" simpo --lr $lr --beta 10; done
 }
 
