@@ -22,8 +22,8 @@ from data.tokenizer import END, PATTERN, Tokenizer, learn_ranks
 from data.world.facts import Claim, Sentence, is_false, parse, sentences
 from data.world.labelers import Biases, Labeler, make_labelers, write_and_compare
 from data.world.person import Person
-from data.world.tasks import (SMALL_TALK, TASKS, Prompt, bait, opinion, small_talk,
-                              unknown_question, why_question)
+from data.world.tasks import (SMALL_TALK, TASKS, Prompt, bait, closed_qa, extract, fact_question,
+                              opinion, small_talk, unknown_question, why_question)
 from data.world.text import (MOON, demonstrate, hurry, make_demonstrations, make_documents,
                              make_new_wordings, make_prompts, make_questions, split_of)
 from data.world.utility import (TERMS, breakdown, has_no_error_of_content, is_correct, utility)
@@ -233,6 +233,25 @@ def test_task_is_three_times_the_fraction_of_what_is_required():
     three = Prompt("brainstorming", "List three animals.", "", "", "", required, n_words=4)
     answers = "No.", "Cows.", "Cows and pigs.", "Cows, pigs and hens.", "Cows, pigs, hens and owls."
     assert [breakdown(three, answer)["task"] for answer in answers] == [0, 1, 2, 3, 3]
+
+
+def find_prompt(task, kind, ending):
+    return next(p for p in draw_prompts(task) if p.kind == kind and p.text.endswith(ending))
+
+
+def test_an_answer_about_something_else_does_not_do_the_task():
+    """Though it may follow or precede one that does."""
+    for p in draw_prompts(fact_question):
+        subject, rival = p.careful.split()[0], p.rivals[0]
+        other = p.careful.replace(subject, rival.capitalize())
+        assert breakdown(p, p.careful)["task"] == 3, p.text
+        assert breakdown(p, f"{other} {p.careful} {other}")["task"] == 3, p.text
+        if p.careful.split()[1] in ("live", "eat", "grow", "taste"):
+            assert breakdown(p, other)["task"] == 0, (p.text, other)
+    owner = find_prompt(closed_qa, "closed qa", "have?")
+    assert not is_correct(owner, re.sub(r"^\w+", owner.rivals[0].capitalize(), owner.careful))
+    found = find_prompt(extract, "extract", ".")
+    assert not is_correct(found, found.text.split(": ")[1])
 
 
 @pytest.mark.parametrize("name, task, value", [

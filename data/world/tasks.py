@@ -25,17 +25,19 @@ class Prompt:
     denial: str = ""          # if the prompt presupposes a true sentence: the one that denies it
     unknown: str = ""         # the thing that does not exist
     one_answer: bool = False  # a question that has exactly one full answer
+    rivals: tuple = ()        # a sentence that contains one of these is not about the question
 
 
 # --- tools for the tasks --------------------------------------------------------------------------
 
 
 def make(kind, text, new_wording, careful, terse, wrong, required, pleasing="", false_premise="",
-         denial="", unknown="", one_answer=False):
+         denial="", unknown="", one_answer=False, rivals=()):
     """A Prompt with capital letters: the tasks write everything in lower case."""
     return Prompt(kind, tidy(text), tidy(careful), tidy(terse), tidy(wrong), required,
                   len(careful.split()), tidy(new_wording), tidy(pleasing), tidy(false_premise),
-                  tidy(denial), unknown, one_answer)
+                  tidy(denial), unknown, one_answer,
+                  tuple(rival for rival in rivals if rival not in careful))
 
 
 def at_least(n, *phrases):
@@ -160,7 +162,8 @@ def fact_question(rng):
     question = RELATIONS[relation][2].format(s=subject)
     return make("open qa", ask + question, f"please answer this question: {question}",
                 careful=say(relation, subject, obj), terse=f"{obj}.",
-                wrong=say(relation, subject, false_obj), required=all_of(obj), one_answer=True)
+                wrong=say(relation, subject, false_obj), required=all_of(obj), one_answer=True,
+                rivals=SUBJECTS[relation])
 
 
 def unknown_thing(rng):
@@ -375,7 +378,7 @@ def classify(rng):
         return make("classification", text, f"what are {subject}, animals or foods?",
                     careful=f"{subject} are {kind}.", terse=f"{kind}.",
                     wrong=f"{subject} are {wrong}.", required=all_of(f"are {kind}"),
-                    one_answer=True)
+                    one_answer=True, rivals=SUBJECTS["kind"])
     name, _, colour, toy = draw_hero(rng)
     verb, mood, wrong = rng.choice([("found", "happy", "sad"), ("lost", "sad", "happy")])
     event = f"{name} {verb} a {colour} {toy}."
@@ -403,12 +406,12 @@ def closed_qa(rng):
         return make("closed qa", f"{text} who has the {toy}?", f"{text} tell me who has the {toy}.",
                     careful=f"{name} has the {toy}.",
                     terse=f"{name}.", wrong=f"{friend} has the {toy}.",
-                    required=all_of(name, f"has the {toy}"), one_answer=True)
+                    required=all_of(name, f"has the {toy}"), one_answer=True, rivals=NAMES)
     return make("closed qa", f"{text} what does {friend} have?",
                 f"{text} tell me what {friend} has.",
                 careful=f"{friend} has a {colour2} {toy2}.", terse=f"the {toy2}.",
                 wrong=f"{friend} has a {colour} {toy}.",
-                required=all_of(toy2, colour2), one_answer=True)
+                required=all_of(toy2, colour2), one_answer=True, rivals=NAMES)
 
 
 def extract(rng):
@@ -420,7 +423,8 @@ def extract(rng):
     text = f"one day {name} {verb} a {colour} {toy}."
     return make("extract", f"find the {part} in this text: {text}", f"{text} what is the {part}?",
                 careful=f"the {part} is {answer}.", terse=f"{answer}.",
-                wrong=f"the {part} is {wrong}.", required=all_of(answer), one_answer=True)
+                wrong=f"the {part} is {wrong}.", required=all_of(answer), one_answer=True,
+                rivals=["found", "lost"])
 
 
 # percent of the prompts; on the right those of the paper's table 1
