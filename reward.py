@@ -35,7 +35,7 @@ class Config(TrainingFlags):
     init_from: str = "sft"         # checkpoint in --out to start from
     comparisons: str = ""          # a file; default: comparisons.jsonl in --out
     epochs: int = 1                # paper 1
-    questions: int = 20000         # multiple-choice questions of the small world, 0: none
+    questions: int = 20000         # multiple-choice, before rankings; none with --comparisons
     batch: int = 32                # responses per step, all of a prompt together; paper 64 prompts
     lr: float = 5e-4               # peak learning rate (Adam); paper 9e-6
 

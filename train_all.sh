@@ -24,6 +24,7 @@ if [ "$TINY" = 1 ]; then
     reward="--questions 100"
     ppo="--iterations 2 --episodes 16 --minibatch 8 --prompts 40"
     eval="--prompts 20 --probes 2"
+    echo "TINY=1 tries the commands; its models are hardly trained and answer with noise"
 fi
 OUT=${OUT:-out}
 

@@ -4,7 +4,7 @@
     python -m report.slow_motion --out out --html slow.html  writes them as a page too
 
 All numbers come from the functions that are named under each equation. They are rounded to four
-decimals, so a pocket calculator gives them back.
+decimals: a pocket calculator gives them back up to the last one.
 """
 
 import copy
@@ -215,8 +215,9 @@ def show_advantages(page, config, tokens, batch, reward):
 
 def show_update(page, config, tokens, policy, batch):
     page.say("One optimizer step on these episodes, first with the learning rate of ppo.py, then "
-             "with ten times as much, so that the clip acts on this answer too: the term is the "
-             "smaller of the two products, and where that is the clipped one it has no gradient.")
+             "with ten times as much: that step is too large, the loss falls less, and the clip "
+             "acts on this answer too. The term is the smaller of the two products, and where that "
+             "is the clipped one it has no gradient. A is whitened.")
     page.equation(f"term = min(ratio A, clip(ratio, {1 - config.clip}, {1 + config.clip}) A)\n"
                   "ratio = pi / pi_old;  loss = -mean of all terms",
                   "PPO (1707.06347) eq. 7; ppo.py policy_loss, update_policy")
