@@ -4,6 +4,7 @@
     python -m experiments.plot points FOLDER MODELS KEY...    the same, and draws a dot per run
     python -m experiments.plot rows FOLDER KEY...             a row per run and model
     python -m experiments.plot at-kl FOLDER KL...             true utility of losses at equal KL
+    python -m experiments.plot export FOLDER                  the figures of all runs, as JSON lines
     python -m experiments.plot dial FOLDER                    score and true utility by KL
     python -m experiments.plot figure1 FOLDER                 true utility by size
     python -m experiments.plot temperature FOLDER             correct, true utility by temperature
@@ -21,8 +22,9 @@ import sys
 import textwrap
 from pathlib import Path
 
-from experiments.tables import (NAMES, all_paths, at_kl, average, find_runs, mean_and_spread,
-                                print_header, print_row, read_lines, read_results, rows, table)
+from experiments.tables import (NAMES, all_paths, at_kl, average, export, find_runs,
+                                mean_and_spread, print_header, print_row, read_lines, read_results,
+                                rows, table)
 
 PICTURES = Path(os.environ.get("PICTURES", Path(__file__).parents[1] / "docs"))
 LABELS = {"utility": "true utility", "correct": "fraction of answers\nthat are correct",
@@ -234,8 +236,8 @@ def best_of(folder):
 
 
 if __name__ == "__main__":
-    commands = {"table": table, "points": points, "rows": rows, "at-kl": at_kl, "dial": dial,
-                "figure1": figure1, "temperature": temperature, "best_of": best_of,
+    commands = {"table": table, "points": points, "rows": rows, "at-kl": at_kl, "export": export,
+                "dial": dial, "figure1": figure1, "temperature": temperature, "best_of": best_of,
                 "curves": curves}
     needs_keys = sys.argv[1:2] in (["table"], ["points"])
     if len(sys.argv) < (5 if needs_keys else 3) or sys.argv[1] not in commands:

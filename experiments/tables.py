@@ -68,6 +68,18 @@ def average(paths, model, key):
     return mean_and_spread(values) if values else None
 
 
+def export(folder):
+    """Prints a line of JSON for every run of every experiment in the folder: all figures."""
+    for path in sorted(Path(folder).glob("*/seed-*/*/results.json")):
+        experiment, seed, run = path.parts[-4:-1]
+        figures = {}
+        for model, row in read_results(path.parent).items():
+            if isinstance(row, dict):
+                figures[model] = {key: round(value, 4) for key, value in row.items()
+                                  if isinstance(value, (int, float))}
+        print(json.dumps(dict(experiment=experiment, seed=seed, run=run, figures=figures)))
+
+
 # --- tables in Markdown ---------------------------------------------------------------------------
 
 

@@ -81,6 +81,17 @@ def test_equal_kl_is_read_off_the_lines_between_runs(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[3:] == [row]
 
 
+def test_every_run_is_exported_with_its_figures(tmp_path, capsys):
+    for seed in (0, 1):
+        make_run(tmp_path / "dial", seed, "beta-1", utility=seed + 0.12345)
+    plot.export(tmp_path)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(x["experiment"], x["seed"], x["run"]) for x in lines] == [
+        ("dial", "seed-0", "beta-1"), ("dial", "seed-1", "beta-1")]
+    assert lines[1]["figures"]["ppo"]["utility"] == 1.1235
+    assert "parameters" not in lines[0]["figures"]
+
+
 def test_lost_terms_are_counted(tmp_path):
     path = make_run(tmp_path, 0, "one")
     assert tables.read_value(path, "ppo", "less_form") == 0.5
