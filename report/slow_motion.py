@@ -215,8 +215,8 @@ def show_advantages(page, config, tokens, batch, reward):
 
 def show_update(page, config, tokens, policy, batch):
     page.say("One optimizer step on these episodes, first with the learning rate of ppo.py, then "
-             "with ten times as much: that step is too large, the loss falls less, and the clip "
-             "acts on this answer too. The term is the smaller of the two products, and where that "
+             "with ten times as much, so that the clip acts more often; that step is too large to "
+             "lower the loss further. The term is the smaller of the two products, and where that "
              "is the clipped one it has no gradient. A is whitened.")
     page.equation(f"term = min(ratio A, clip(ratio, {1 - config.clip}, {1 + config.clip}) A)\n"
                   "ratio = pi / pi_old;  loss = -mean of all terms",
