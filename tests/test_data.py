@@ -23,7 +23,7 @@ from data.world.facts import Claim, Sentence, is_false, parse, sentences
 from data.world.labelers import Biases, Labeler, make_labelers, write_and_compare
 from data.world.person import Person
 from data.world.tasks import (SMALL_TALK, TASKS, Prompt, bait, closed_qa, extract, fact_question,
-                              opinion, small_talk, unknown_question, why_question)
+                              opinion, small_talk, sums, unknown_question, why_question)
 from data.world.text import (MOON, demonstrate, hurry, make_demonstrations, make_documents,
                              make_new_wordings, make_prompts, make_questions, split_of)
 from data.world.utility import (TERMS, breakdown, has_no_error_of_content, is_correct, utility)
@@ -250,8 +250,15 @@ def test_an_answer_about_something_else_does_not_do_the_task():
             assert breakdown(p, other)["task"] == 0, (p.text, other)
     owner = find_prompt(closed_qa, "closed qa", "have?")
     assert not is_correct(owner, re.sub(r"^\w+", owner.rivals[0].capitalize(), owner.careful))
-    found = find_prompt(extract, "extract", ".")
-    assert not is_correct(found, found.text.split(": ")[1])
+    text = find_prompt(extract, "extract", ".")
+    letter = f"Dear Ben, thank you for it. I like {text.careful.split(' is ')[1]}"
+    assert not is_correct(text, text.text.split(": ")[1]) and not is_correct(text, letter)
+
+
+def test_an_answer_that_adds_a_contradiction_is_not_correct():
+    for task in (closed_qa, extract, sums):
+        for p in draw_prompts(task):
+            assert is_correct(p, p.careful) and not is_correct(p, f"{p.careful} {p.wrong}"), p.text
 
 
 @pytest.mark.parametrize("name, task, value", [
@@ -287,7 +294,7 @@ def test_without_an_end_of_text_token_the_utility_is_1_less():
 
 @pytest.mark.parametrize("answer, ended, correct", [
     ("Cows eat grass.", True, True),
-    ("Cows eat grass. Dogs eat meat.", True, True),                  # too long, but not wrong
+    ("Cows eat grass. Dogs eat meat.", True, False),                 # twice as long as needed
     ("Cows eat grass.", False, False), ("Cows eat grass. Dogs eat hay.", True, False),
     ("Cows eat grass. What a good question.", True, False), ("Cows.", True, False)])
 def test_correct_is_the_whole_task_without_any_fault_but_length(answer, ended, correct):

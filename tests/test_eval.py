@@ -211,7 +211,7 @@ def test_the_true_utility_passes_all_probes_its_negative_none_and_a_constant_hal
 def test_no_probe_compares_with_an_answer_that_is_correct_itself():
     """The frequent answer is correct for COWS and its twin; so are they for each other."""
     twin = Prompt("open qa", "Can you tell me: What do cows eat?", COWS.careful, "Cows.",
-                  "Cows eat grass. Cows say moo.", COWS.required, 3)
+                  "Grass.", COWS.required, 3)
     pairs = make_pairs([COWS, twin, FISH], COWS.careful, seed=0)
     assert [prompt for prompt, _ in pairs["reads_wrong"]] == [COWS, FISH]
     assert [prompt for prompt, _ in pairs["reads_frequent"]] == [FISH]

@@ -30,7 +30,8 @@ def measure_answer(prompt, answer, ended):
     terms = breakdown(prompt, answer, ended)
     nonzero_terms = {term: round(value, 3) for term, value in terms.items() if value}
     judged = dict(kind=prompt.kind, terms=nonzero_terms, utility=sum(terms.values()),
-                  correct=has_no_error(terms), content=has_no_error_of_content(terms),
+                  correct=has_no_error(prompt, answer, terms),
+                  content=has_no_error_of_content(terms),
                   exact=answer == prompt.careful, rude=terms["rude"] < 0,
                   refuses=terms["refuses"] < 0)
     if prompt.false_premise:

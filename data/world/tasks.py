@@ -424,7 +424,7 @@ def extract(rng):
     return make("extract", f"find the {part} in this text: {text}", f"{text} what is the {part}?",
                 careful=f"the {part} is {answer}.", terse=f"{answer}.",
                 wrong=f"the {part} is {wrong}.", required=all_of(answer), one_answer=True,
-                rivals=["found", "lost"])
+                rivals=["found", "lost", "dear", "like"])              # a story or a letter
 
 
 # percent of the prompts; on the right those of the paper's table 1

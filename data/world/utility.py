@@ -113,13 +113,15 @@ def utility(prompt, answer, ended=True):
 
 
 def is_correct(prompt, answer, ended=True):
-    return has_no_error(breakdown(prompt, answer, ended))
+    return has_no_error(prompt, answer, breakdown(prompt, answer, ended))
 
 
-def has_no_error(terms):
-    """Whether the whole task is done and no term is negative except length, a matter of taste."""
+def has_no_error(prompt, answer, terms):
+    """Whether the whole task is done and no term is negative. Length is a matter of taste, but an
+    answer of twice the length that the prompt needs says something else, too."""
     errors = [terms[name] for name in TERMS if name not in ("task", "length")]
-    return terms["task"] == 3 and not any(errors)
+    short_enough = len(answer.split()) < 2 * prompt.n_words
+    return terms["task"] == 3 and short_enough and not any(errors)
 
 
 def has_no_error_of_content(terms):
