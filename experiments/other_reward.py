@@ -23,6 +23,7 @@ from data.files import is_small_world, read_prompts
 from data.world.labelers import make_labelers
 from data.world.utility import utility
 from dpo import sequence_logprob
+from later.verifiers import make_score_fn
 from reward import RewardModel, load_reward
 from tools.checkpoints import load_gpt
 from tools.device import setup
@@ -40,22 +41,6 @@ def ask_labeler(prompt, answer, ended, labelers=make_labelers("train")):
 
 
 WRITTEN = {"utility": utility, "labelers": ask_labeler}
-
-
-def score_with(reward_fn, tokenizer, prompts):
-    """reward_fn: (Prompt, answer, whether it ended) -> number. prompts: [Prompt], all that occur
-    -> a score_fn of ppo.train"""
-    prompt_of_text = {prompt.text: prompt for prompt in prompts}
-
-    def score_fn(tokens, response_mask):
-        rewards = []
-        for row, mask in zip(tokens, response_mask):
-            text = tokenizer.decode(row[:mask.argmax()]).removesuffix("\n")
-            response = row[mask > 0]
-            ended = bool(response[-1] == tokenizer.eos)
-            rewards.append(reward_fn(prompt_of_text[text], tokenizer.decode(response), ended))
-        return torch.tensor(rewards, dtype=torch.float32, device=tokens.device)
-    return score_fn
 
 
 def make_value_fn(policy):
@@ -80,7 +65,7 @@ def main():
         check(is_small_world(config.prompts),
               f"--reward {config.reward} is known only for prompts of the small world")
         prompts = read_prompts(config.prompts, "train", config.seed)
-        score_fn = score_with(WRITTEN[config.reward], tokenizer, prompts)
+        score_fn = make_score_fn(WRITTEN[config.reward], prompts, tokenizer)
         value_fn = make_value_fn(policy)
     elif config.reward == "logprob":
         sft, _ = load_gpt(policy_path, device)

@@ -43,7 +43,7 @@ def test_a_written_reward_gets_the_prompt_the_answer_and_whether_it_ended(out):
     examples = [encode_example(tokenizer, p.text, p.careful) for p in prompts]
     unfinished = examples[0][0], examples[0][1][:-1]
     tokens, mask = collate(examples + [unfinished])
-    rewards = other_reward.score_with(utility, tokenizer, prompts)(tokens, mask)
+    rewards = other_reward.make_score_fn(utility, prompts, tokenizer)(tokens, mask)
     expected = [utility(p, p.careful, True) for p in prompts]
     expected.append(utility(prompts[0], prompts[0].careful, False))
     assert rewards.tolist() == approx(expected)
