@@ -215,9 +215,9 @@ def show_advantages(page, config, tokens, batch, reward):
 
 def show_update(page, config, tokens, policy, batch):
     page.say("One optimizer step on these episodes, first with the learning rate of ppo.py, then "
-             "with ten times as much, so that the clip acts more often; that step is too large to "
-             "lower the loss further. The term is the smaller of the two products, and where that "
-             "is the clipped one it has no gradient. A is whitened.")
+             "with ten times as much, so that the clip acts more often. Before the step the loss "
+             "is 0, since A is whitened; a step that is too large may raise it. The term is the "
+             "smaller of the two products, and where that is the clipped one it has no gradient.")
     page.equation(f"term = min(ratio A, clip(ratio, {1 - config.clip}, {1 + config.clip}) A)\n"
                   "ratio = pi / pi_old;  loss = -mean of all terms",
                   "PPO (1707.06347) eq. 7; ppo.py policy_loss, update_policy")
