@@ -55,7 +55,7 @@ def label(config, comparisons, partner, device):
     judge, tokenizer = load_gpt(f"{config.out}/judge.pt", device, partner)
     rng = random.Random(f"rules {config.seed}")
     questions, counts = [], []
-    for comparison in comparisons:
+    for comparison in comparisons:      # differs from the paper: one rule per prompt, not per pair
         rule = rng.choice(CONSTITUTION if config.constitution else [HELPFUL])
         prompt = tokenizer.decode(comparison.prompt).removesuffix("\n")
         texts = [tokenizer.decode(response) for response in comparison.responses]

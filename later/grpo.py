@@ -163,6 +163,7 @@ def main():
     config = read_flags(__doc__, Config)
     check(config.method in ("grpo", "dr_grpo", "rloo"), "--method must be grpo, dr_grpo or rloo")
     check(config.group > 1, f"--group {config.group} must be at least 2")
+    check(config.beta == 0 or config.method == "grpo", "--beta is a flag of --method grpo")
     device = setup(config)
     policy, tokenizer = load_gpt(f"{config.out}/{config.init_from}.pt", device)
     prompts = make_checkable(1000, "train", config.seed)

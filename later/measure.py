@@ -22,7 +22,7 @@ from dpo import logprob_all
 from generate import respond
 from later.chains import make_sums, measure_chains, read_number, vote
 from later.principles import is_evasive, is_harmless, make_innocent, make_red_team
-from later.verifiers import loose, make_checkable
+from later.verifiers import loose, make_checkable, strict
 from pretrain import measure_loss
 from tools.checkpoints import load_gpt
 from tools.device import setup
@@ -84,14 +84,15 @@ def measure_heldout_prompts(config, policy, ref, tokenizer):
 
 
 def measure_verifiable(config, policy, ref, tokenizer):
-    """Also the loose verifier's verdict, and the loss on held-out documents."""
+    """Also the verdicts of both verifiers, and the loss on held-out documents."""
     figures = {}
     for suffix, one_answer in (("", True), ("_other", False)):
         prompts = make_checkable(config.n, "eval", config.seed, one_answer)
         row = measure_policy(config, policy, ref, tokenizer, prompts)
         responses, _ = answer(config, policy, ref, tokenizer, prompts)
-        passed = [loose(*x) for x in decode_answers(prompts, responses, tokenizer)]
-        row["loose"] = sum(passed) / len(passed)
+        for verifier in (loose, strict):
+            passed = [verifier(*x) for x in decode_answers(prompts, responses, tokenizer)]
+            row[verifier.__name__] = sum(passed) / len(passed)
         if one_answer:
             row["pass_at_k"] = pass_at_k(config, policy, tokenizer, prompts[:max(1, config.n // 3)])
         for name, value in row.items():

@@ -15,9 +15,9 @@ if begin rl sft.pt reward.pt; then
     py later.grpo --name strict_rloo --method rloo
     py later.grpo --name loose --reward loose
     py later.grpo --name model --reward model
-    py later.verifiers --beta 0 --iterations 60
+    py later.verifiers --beta 0 --iterations 60 --episodes 128      # as many as the others
     measure --task verifiable --max-new-tokens 72 --k 64 \
         --models sft,strict,strict_dr,strict_rloo,ppo,loose,model
 fi
-plot rows correct correct_greedy pass_at_k loose kl utility
+plot rows correct correct_greedy pass_at_k strict loose kl utility
 plot rows correct_other utility_other correct_greedy_other lm_loss
