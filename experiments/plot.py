@@ -133,7 +133,7 @@ def dial(folder):
     cells = {}
     for key in ("kl", "score", "utility", "utility_greedy"):
         cells[key] = [average(paths, "ppo", key) for paths in runs.values()]
-    figure, ((axis,),) = make_axes(1, 8, 4)
+    figure, ((axis,),) = make_axes(1, 9, 4)
     draw_by_kl(axis, [run.removeprefix("beta-") for run in runs], cells)
     draw(axis, [kl for kl, _ in cells["kl"]], cells["utility_greedy"], fmt="o:",
          color=COLOURS["utility"], label="true utility, greedy")
@@ -143,7 +143,7 @@ def dial(folder):
     axis.set(xscale="log", title="PPO by beta (at the dots); bars: standard deviation over seeds")
     axis.set_xticks([0.2, 0.5, 1, 2, 5, 10], ["0.2", "0.5", "1", "2", "5", "10"])
     axis.set_xticks([], minor=True)
-    axis.legend(fontsize=9)
+    axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.02, 0.5))
     save(figure, folder)
 
 
