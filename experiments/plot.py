@@ -27,7 +27,8 @@ from experiments.tables import (NAMES, all_paths, at_kl, average, export, find_r
                                 rows, table)
 
 PICTURES = Path(os.environ.get("PICTURES", Path(__file__).parents[1] / "docs"))
-LABELS = {"utility": "true utility", "correct": "fraction of answers\nthat are correct",
+LABELS = {"utility": "true utility", "utility_greedy": "true utility,\ngreedy",
+          "correct": "fraction of answers\nthat are correct",
           "content": "fraction with correct\ncontent", "kl": "KL to SFT\n(nats per answer)",
           "score": "score of the\nreward model", "lm_loss": "pretraining loss\n(nats per token)",
           "length": "answer's length\n(tokens)", "win_utility": "wins against SFT,\nboth at 1",
@@ -36,7 +37,6 @@ LABELS = {"utility": "true utility", "correct": "fraction of answers\nthat are c
           "denies_true": "fraction of true\npremises denied",
           "invents": "fraction of unknown\nthings invented",
           "refuses": "fraction of needless\nrefusals",
-          "stock_answer": "fraction of wrong\nstock answers",
           "few_shot": "fraction correct after\na few-shot prompt",
           "distance": "KL to the optimum\n(nats)",
           "accuracy_utility": "fraction of pairs\nin true order",

@@ -35,5 +35,5 @@ if begin three-models-low-beta sft.pt comparisons.jsonl; then
     py experiments.other_reward --reward mean --beta 0.02
     evaluate
 fi
-plot points ppo utility correct stock_answer kl
+plot points ppo utility utility_greedy correct kl
 plot table rm accuracy_utility reads_wrong reads_frequent reads_terse
