@@ -3,7 +3,7 @@
 import copy as copying
 import json
 import math
-from itertools import product
+from itertools import cycle, product
 
 import pytest
 import torch
@@ -275,20 +275,26 @@ def test_a_run_raises_its_score(copy, method):
     assert lines[0]["kl"] == approx(0, abs=1e-3) and last["kl"] > 0.01
 
 
-def test_a_loose_verifier_a_strict_one_for_ppo_and_what_is_measured(copy):
+def test_a_loose_verifier_a_strict_one_for_ppo_and_what_is_measured(copy, monkeypatch):
     call(grpo, copy, "--reward loose --name loose --iterations 2 --prompts 2 --group 4 "
                      "--minibatch 4 --max-new-tokens 12")
     call(verifiers, copy, "--beta 0 --iterations 2 --episodes 8 --minibatch 4 --max-new-tokens 12")
+    question = make_checkable(1, "eval")[0]
+    answers = cycle([question.careful, f"{question.careful} {question.careful}"])
+    monkeypatch.setattr(measure, "decode_answers", lambda prompts, responses, tokenizer: [
+        (question, next(answers), True) for _ in responses])
     call(measure, copy, "--task verifiable --models sft,loose,ppo --n 8 --max-new-tokens 12")
     figures = json.loads((copy / "measured.json").read_text())
     assert list(figures) == ["sft", "loose", "ppo"] and figures["sft"]["kl"] == approx(0, abs=1e-4)
     assert figures["ppo"]["kl"] != 0 and {"correct_other", "loose"} <= set(figures["loose"])
+    assert figures["loose"]["loose"] == 1 and figures["loose"]["strict"] == 0.5
     sft = json.loads((copy / "results.json").read_text())["sft"]
     assert figures["sft"]["lm_loss"] == approx(sft["lm_loss"], abs=1e-5)
 
 
 @pytest.mark.parametrize("flags, word", [
     ("--method ppo", "--method"), ("--reward truth", "--reward"),
+    ("--method rloo --beta 0.1", "--beta"),
     ("--init-from nothing", "nothing.pt"), ("--init-from chains", "later.chains")])
 def test_a_wrong_flag_is_one_line(copy, flags, word):
     with pytest.raises(SystemExit) as stopped:
