@@ -1,6 +1,5 @@
-# Sourced by every experiment here and by the demonstrations of later/; README.md shows how to run
-# one. Each run has a folder, out/experiments/NAME/seed-SEED/RUN/. It is skipped if it has its
-# results.
+# Sourced by the scripts here and in later/demos/; README.md shows how to run one. Each run has a
+# folder, out/experiments/NAME/seed-SEED/RUN/. It is skipped if it has its results.
 
 set -euo pipefail
 name=$(basename "$0" .sh)

@@ -75,8 +75,8 @@ def export(folder):
         figures = {}
         for model, row in read_results(path.parent).items():
             if isinstance(row, dict):
-                figures[model] = {key: round(value, 4) for key, value in row.items()
-                                  if isinstance(value, (int, float))}
+                numbers = {key: x for key, x in row.items() if isinstance(x, (int, float))}
+                figures[model] = {key: round(x, 4) for key, x in numbers.items()}
         print(json.dumps(dict(experiment=experiment, seed=seed, run=run, figures=figures)))
 
 
@@ -129,7 +129,7 @@ def rows(folder, *keys):
 def at_kl(folder, *levels):
     """Prints a row per loss: true utility at a KL to SFT, on straight lines between the runs called
     LOSS-VALUE, and from SFT, whose KL is 0."""
-    runs, curves = find_runs(folder), {}
+    runs, curves = find_runs(folder), {}         # {loss: {seed: [(KL, utility)]}}
     sft = {path.parent.name: read_value(path, "sft", "utility") for path in runs["sft"]}
     for run, paths in runs.items():
         loss, _, _ = run.rpartition("-")

@@ -4,7 +4,7 @@
     python -m report.slow_motion --out out --html slow.html  writes them as a page too
 
 All numbers come from the functions that are named under each equation. They are rounded to four
-decimals: a pocket calculator gives them back up to the last one.
+decimals; a pocket calculator may differ in the last one.
 """
 
 import copy

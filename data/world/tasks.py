@@ -34,10 +34,10 @@ class Prompt:
 def make(kind, text, new_wording, careful, terse, wrong, required, pleasing="", false_premise="",
          denial="", unknown="", one_answer=False, rivals=()):
     """A Prompt with capital letters: the tasks write everything in lower case."""
+    rivals = tuple(rival for rival in rivals if rival not in careful)
     return Prompt(kind, tidy(text), tidy(careful), tidy(terse), tidy(wrong), required,
                   len(careful.split()), tidy(new_wording), tidy(pleasing), tidy(false_premise),
-                  tidy(denial), unknown, one_answer,
-                  tuple(rival for rival in rivals if rival not in careful))
+                  tidy(denial), unknown, one_answer, rivals)
 
 
 def at_least(n, *phrases):

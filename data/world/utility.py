@@ -47,8 +47,11 @@ def measure_task(prompt, text):
     """3 times the fraction of the required phrases that a lower-case text contains. A sentence
     about a rival of the subject, as "hens live on the farm" where pigs live, does not count."""
     if prompt.rivals:
-        text = " ".join(sentence for sentence in sentences(text)
-                        if not any(contains(sentence, rival) for rival in prompt.rivals))
+        relevant = []
+        for sentence in sentences(text):
+            if not any(contains(sentence, rival) for rival in prompt.rivals):
+                relevant.append(sentence)
+        text = " ".join(relevant)
     contained = required = 0
     for n, options in prompt.required:
         contained += min(n, sum(contains(text, option) for option in options))
