@@ -32,9 +32,10 @@ from torch.nn import functional as F
 
 from data.batches import apply_in_batches, batch_by_length, collate, encode_prompt
 from generate import generate, respond
-from later.chains import (is_answer_correct, is_trace_correct, label_answer, make_sums,
-                          measure_chains, read_number, step_ends, vote)
+from later.chains import (is_answer_correct, label_answer, make_sums, measure_chains, read_number,
+                          step_ends, vote)
 from later.fit import fit
+from later.measure import decode_answers
 from model import masked_mean
 from reward import RewardModel
 from tools.checkpoints import load_gpt
@@ -122,20 +123,18 @@ def label(config, policy, tokenizer):
     responses = respond(policy, tokenizer, [problem.text for problem in sums],
                         config.max_new_tokens)
     hits = count_hits(config, policy, tokenizer, sums, responses)
-    answers = []
+    answers, agreements = [], []
     for problem, ids, step_hits in zip(sums, responses, hits):
-        text, ended = tokenizer.decode(ids), ids[-1] == tokenizer.eos
+        answer = problem, tokenizer.decode(ids), ids[-1] == tokenizer.eos
+        correct_steps = label_answer(*answer)
         if step_hits:
             answers.append(Labelled(encode_prompt(tokenizer, problem.text), ids,
-                                    step_ends(tokenizer, ids),
-                                    is_answer_correct(problem, text, ended),
-                                    label_answer(problem, text, ended), step_hits))
-    hard_labels_correct = []                   # a step is correct if all before it are, too
-    for answer in answers:
-        for i, fraction in enumerate(answer.hits):
-            hard_labels_correct.append((fraction > 0) == all(answer.correct_steps[:i + 1]))
-    return answers, measure_chains(sums, responses, tokenizer) | dict(
-        hard_labels_correct=sum(hard_labels_correct) / len(hard_labels_correct))
+                                    step_ends(tokenizer, ids), is_answer_correct(*answer),
+                                    correct_steps, step_hits))
+        for i, fraction in enumerate(step_hits):      # a step is correct if all before it are, too
+            agreements.append((fraction > 0) == all(correct_steps[:i + 1]))
+    figures = measure_chains(sums, responses, tokenizer)
+    return answers, figures | dict(hard_labels_correct=sum(agreements) / len(agreements))
 
 
 # --- 2 train --------------------------------------------------------------------------------------
@@ -210,49 +209,41 @@ def choose(numbers, scores):
 
 def count_correct(answers, scores, n):
     """answers: [(sum, text, ended)], grouped by sum; each block of n of them has one choice.
-    -> {chooser: fraction of blocks with a correct choice}, {chooser: fraction of the correct
-    choices with a correct trace}"""
-    correct, traces = Counter(), Counter()
+    -> {chooser: fraction of blocks with a correct choice}"""
+    correct = Counter()
     for start in range(0, len(answers), n):
         block = answers[start:start + n]
         block_scores = {name: values[start:start + n] for name, values in scores.items()}
         choices = choose([read_number(text) for _, text, _ in block], block_scores)
         for chooser, i in choices.items():
             correct[chooser] += is_answer_correct(*block[i])
-            traces[chooser] += is_trace_correct(*block[i])
         correct["any correct"] += any(is_answer_correct(*answer) for answer in block)
     n_blocks = len(answers) // n
-    return ({chooser: correct[chooser] / n_blocks for chooser in correct},
-            {chooser: traces[chooser] / max(1, correct[chooser]) for chooser in traces})
+    return {chooser: count / n_blocks for chooser, count in correct.items()}
 
 
 def test(config, models, policy, tokenizer):
-    """models: {name: reward model} -> {chooser: {n: fraction of correct choices; trace: fraction of
-    these with a correct trace, at the largest n}}"""
+    """models: {name: reward model} -> {chooser: {n: fraction of correct choices}}"""
     sums = []
     for problem in make_sums(config.test_sums, "eval", config.seed):
         sums += [problem] * config.n
     responses = respond(policy, tokenizer, [problem.text for problem in sums],
                         config.max_new_tokens, title="choose")
-    examples, answers = [], []
+    examples, ends, last_tokens = [], [], []
     for problem, ids in zip(sums, responses):
         examples.append((encode_prompt(tokenizer, problem.text), ids))
-        answers.append((problem, tokenizer.decode(ids), ids[-1] == tokenizer.eos))
-    step_ends_of_all = [step_ends(tokenizer, ids) for ids in responses]
-    last_tokens = [[len(ids) - 1] for ids in responses]      # an ORM has one step, the answer
+        ends.append(step_ends(tokenizer, ids))
+        last_tokens.append([len(ids) - 1])
     scores = {}
-    for name, model in models.items():
-        ends = last_tokens if name == "orm" else step_ends_of_all
-        scores[name] = score_answers(model, examples, ends, tokenizer.eos)
+    for name, model in models.items():                       # an ORM has one step, the answer
+        steps = last_tokens if name == "orm" else ends
+        scores[name] = score_answers(model, examples, steps, tokenizer.eos)
 
-    figures, n = {}, 1
+    answers, figures, n = decode_answers(sums, responses, tokenizer), {}, 1
     while n <= config.n:
-        correct, traces = count_correct(answers, scores, n)
-        for chooser in correct:
-            figures.setdefault(chooser, {})[n] = correct[chooser]
+        for chooser, correct in count_correct(answers, scores, n).items():
+            figures.setdefault(chooser, {})[n] = correct
         n *= 2
-    for chooser in traces:
-        figures[chooser]["trace"] = traces[chooser]
     return figures
 
 

@@ -5,8 +5,7 @@
 # 2312.08935); an outcome reward model learns final answers. Both see the same answers.
 #
 # Look for: the fraction of lucky chains first, as without any all must tie; best of 64 next to the
-# weighted vote; traces among correct answers; then RL on steps, on the process reward model, or on
-# the final answer.
+# weighted vote; then RL on steps, on the process reward model, or on the final answer.
 source "$(dirname "$0")/../../experiments/common.sh"
 
 sums=${OUT%/*}/reasoning/seed-$SEED/sums
@@ -23,4 +22,4 @@ if begin rl "$sums"/{chains,final}.pt "$choose/prm.pt"; then
         --models chains,final,steps,by_prm
 fi
 plot rows correct lucky hard_labels_correct trace kl
-plot rows 1 4 16 64 trace
+plot rows 1 4 16 64
