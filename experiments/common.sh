@@ -54,6 +54,7 @@ tiny_flags() {
         *.likelihood) tiny_flags "$2.py" ;;
         *.closed_form) echo "--prompts 4 --iterations 10 --episodes 8 --dpo-steps 5" ;;
         *.best_of) echo "--prompts 5 --n 4" ;;
+        *.few_shot) echo "--prompts 10 --draws 2" ;;
         eval.py | *.temperature) echo "--prompts 10 --probes 2" ;;
         *.preferences) echo "--prompts 12" ;;
         *.online) echo "--rounds 2 --batch 8" ;;

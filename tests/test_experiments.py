@@ -14,13 +14,14 @@ from conftest import SHORT, call
 from pytest import approx
 
 import compare
+import eval
 import ppo
 import reward
 from data.batches import collate, encode_example
 from data.comparisons import read_comparisons, write_comparison
 from data.world.text import make_prompts
 from data.world.utility import breakdown, utility
-from experiments import collect, likelihood, other_reward, pairs, probe_reward
+from experiments import collect, few_shot, likelihood, other_reward, pairs, probe_reward
 from later import verifiers
 from model import token_logprobs
 from reward import load_reward
@@ -155,6 +156,26 @@ def test_a_ranking_split_into_pairs_keeps_the_order_of_every_pair():
     assert all(pair["ranking"] == [0, 1] for pair in records)
     heldout = record | dict(split="valid")
     assert pairs.split(heldout) == [heldout]
+
+
+# --- few-shot prompts -----------------------------------------------------------------------------
+
+
+def test_few_shot_prompts_differ_in_their_examples_or_in_their_order(copy, monkeypatch):
+    monkeypatch.setattr(eval, "FEW_SHOT", eval.FEW_SHOT)                   # undone afterwards
+    table = few_shot.make_few_shot_prompts(4, 0)
+    assert [len(examples) for examples in table["three examples"]] == [3] * 4
+    assert len(set(map(str, table["three examples"]))) == 4
+    orders = {"".join(examples) for examples in table["six orders"]}
+    assert len(orders) == 6 and eval.FEW_SHOT in orders
+    shown = []
+    monkeypatch.setattr(eval, "answer", lambda *_, few_shot: shown.append(eval.FEW_SHOT) or [
+        dict(correct=len(shown) == 1, utility=2.0)])
+    call(few_shot, copy, "--draws 4")
+    assert len(shown) == 1 + 4 + 4 + 6 and shown[0] == "" and set(shown[-6:]) == orders
+    results = json.loads((copy / "results.json").read_text())
+    assert results["no example"] == dict(lowest=1, mean=1, highest=1, utility=2)
+    assert results["six orders"] == dict(lowest=0, mean=0, highest=0, utility=2)
 
 
 # --- what a reward model prefers ------------------------------------------------------------------
