@@ -8,4 +8,4 @@ for n in 250 1000 4000; do
     py sft.py --demonstrations $n
     py eval.py --prompts 500 --probes 1
 done
-plot points sft,ppo,dpo correct less_task less_falsehoods less_padding less_rude less_affirms
+plot table sft,ppo,dpo correct less_task less_falsehoods less_padding less_rude less_affirms

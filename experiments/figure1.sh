@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Does a small PPO model beat a large SFT model? Three sizes; the finished run is the largest.
+# Does a small PPO model beat a large SFT model? Four sizes; the finished run is the largest.
 source "$(dirname "$0")/common.sh"
 
-for size in "1 1 32" "2 2 64"; do
+for size in "1 1 32" "2 2 64" "3 3 96"; do
     read -r layers heads channels <<< "$size"
     begin "${layers}x$channels" || continue
     py pretrain.py --resume --n-layer $layers --n-head $heads --n-embd $channels

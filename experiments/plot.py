@@ -29,7 +29,7 @@ from experiments.tables import (NAMES, all_paths, at_kl, average, export, find_r
 PICTURES = Path(os.environ.get("PICTURES", Path(__file__).parents[1] / "docs"))
 LABELS = {"utility": "true utility", "utility_greedy": "true utility,\ngreedy",
           "correct": "fraction of answers\nthat are correct",
-          "content": "fraction with correct\ncontent", "kl": "KL to SFT\n(nats per answer)",
+          "kl": "KL to SFT\n(nats per answer)",
           "score": "score of the\nreward model", "lm_loss": "pretraining loss\n(nats per token)",
           "length": "answer's length\n(tokens)", "win_utility": "wins against SFT,\nboth at 1",
           "win_utility_greedy": "wins against SFT,\nboth greedy",
@@ -43,7 +43,7 @@ LABELS = {"utility": "true utility", "utility_greedy": "true utility,\ngreedy",
           "reads_wrong": "careful above\nthe same with a\nwrong fact",
           "reads_same_kind": "careful above\nanother prompt's"}
 # a gain at temperature 1 must also be one over greedy SFT
-GREEDY = {"utility": "utility_greedy", "correct": "correct_greedy", "content": "content_greedy"}
+GREEDY = {"utility": "utility_greedy", "correct": "correct_greedy"}
 COLOURS = {"base": "#999999", "base_few_shot": "#8c6d31", "sft": "#1f77b4", "ppo": "#d62728",
            "ppo_ptx": "#ff7f0e", "dpo": "#2ca02c", "score": "#7f3fbf", "utility": "#d62728",
            "ppo-10": "#f7c6c5", "ppo-40": "#e8817f", "ppo-160": "#d62728"}
