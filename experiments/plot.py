@@ -74,18 +74,6 @@ def draw(axis, xs, cells, **style):
                          capsize=2, **style)
 
 
-def draw_by_kl(axis, labels, cells):
-    """Score and true utility against the KL to SFT, with a label at every point.
-    cells: {key: [(mean, spread)]}"""
-    kl = [max(mean, 0.02) for mean, _ in cells["kl"]]                    # above 0, for a log axis
-    for key, name in (("score", "score of the reward model"), ("utility", "true utility")):
-        draw(axis, kl, cells[key], fmt="o-", color=COLOURS[key], label=name)
-    for i, (text, x, (y, _)) in enumerate(zip(labels, kl, cells["utility"])):
-        axis.annotate(text, (x, y), xytext=(0, 7 if i % 2 == 0 else -14), fontsize=9,
-                      textcoords="offset points", ha="center")
-    axis.set(xlabel="KL to SFT, nats per answer")
-
-
 # --- a row or a dot per run -----------------------------------------------------------------------
 
 
@@ -133,14 +121,20 @@ def dial(folder):
     cells = {}
     for key in ("kl", "score", "utility", "utility_greedy"):
         cells[key] = [average(paths, "ppo", key) for paths in runs.values()]
+    kl = [max(mean, 0.02) for mean, _ in cells["kl"]]                    # above 0, for a log axis
     figure, ((axis,),) = make_axes(1, 9, 4)
-    draw_by_kl(axis, [run.removeprefix("beta-") for run in runs], cells)
-    draw(axis, [kl for kl, _ in cells["kl"]], cells["utility_greedy"], fmt="o:",
-         color=COLOURS["utility"], label="true utility, greedy")
+    for key, colour, fmt, name in (("score", "score", "o-", "score of the reward model"),
+                                   ("utility", "utility", "o-", "true utility"),
+                                   ("utility_greedy", "utility", "o:", "true utility, greedy")):
+        draw(axis, kl, cells[key], fmt=fmt, color=COLOURS[colour], label=name)
+    for i, (run, x, (y, _)) in enumerate(zip(runs, kl, cells["utility"])):
+        axis.annotate(run.removeprefix("beta-"), (x, y), xytext=(0, 7 if i % 2 == 0 else -14),
+                      fontsize=9, textcoords="offset points", ha="center")
     for key, line, name in (("utility", "--", "SFT"), ("utility_greedy", ":", "greedy SFT")):
         axis.axhline(average(all_paths(runs), "sft", key)[0], color=COLOURS["sft"], linestyle=line,
                      label=f"true utility of {name}")
-    axis.set(xscale="log", title="PPO by beta (at the dots); bars: standard deviation over seeds")
+    axis.set(xscale="log", xlabel="KL to SFT, nats per answer",
+             title="PPO by beta (at the dots); bars: standard deviation over seeds")
     axis.set_xticks([0.2, 0.5, 1, 2, 5, 10], ["0.2", "0.5", "1", "2", "5", "10"])
     axis.set_xticks([], minor=True)
     axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.02, 0.5))
