@@ -30,17 +30,15 @@ for k in 2 9; do
     py compare.py --k $k --prompts 1000
     fit --questions 0
 done
-for epochs in 1 3; do
-    if begin "whole-$epochs" sft.pt comparisons.jsonl; then
-        keep 1000
-        fit --questions 0 --epochs $epochs
-    fi
-    if begin "pairs-$epochs" sft.pt comparisons.jsonl; then
-        keep 1000
-        "$python" -m experiments.pairs split < "$run/comparisons.jsonl" > "$run/pairs.jsonl"
-        fit --questions 0 --comparisons "$run/pairs.jsonl" --batch 160 --epochs $epochs
-    fi
-done
+if begin whole-3 sft.pt comparisons.jsonl; then
+    keep 1000
+    fit --questions 0 --epochs 3
+fi
+if begin pairs-3 sft.pt comparisons.jsonl; then
+    keep 1000
+    "$python" -m experiments.pairs split < "$run/comparisons.jsonl" > "$run/pairs.jsonl"
+    fit --questions 0 --comparisons "$run/pairs.jsonl" --batch 160 --epochs 3
+fi
 if begin rankings-4000-ppo sft.pt comparisons.jsonl; then
     cp "$OUT/seed-$SEED/rankings-4000/reward.pt" "$run/"
     py ppo.py
