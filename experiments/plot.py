@@ -155,8 +155,8 @@ def figure1(folder):
                             ("utility_greedy", ":", "largest SFT, greedy")):
         axis.axhline(average(paths_of_size[sizes[-1]], "sft", key)[0], color=COLOURS["sft"],
                      linestyle=line, label=name)
-    axis.set(xscale="log", xlabel="parameters", ylabel="true utility")
-    axis.set_xticks(sizes, [f"{size / 1e6:.2f} M" for size in sizes])
+    axis.set(xscale="log", xlabel="millions of parameters", ylabel="true utility")
+    axis.set_xticks(sizes, [f"{size / 1e6:.2f}" for size in sizes])
     axis.set_xticks([], minor=True)
     axis.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.02, 0.5))
     save(figure, folder)
