@@ -170,12 +170,12 @@ def test_few_shot_prompts_differ_in_their_examples_or_in_their_order(copy, monke
     assert len(orders) == 6 and eval.FEW_SHOT in orders
     shown = []
     monkeypatch.setattr(eval, "answer", lambda *_, few_shot: shown.append(eval.FEW_SHOT) or [
-        dict(correct=len(shown) == 1, utility=2.0)])
+        dict(correct=len(shown) % 4 == 1, utility=2.0)])
     call(few_shot, copy, "--draws 4")
     assert len(shown) == 1 + 4 + 4 + 6 and shown[0] == "" and set(shown[-6:]) == orders
     results = json.loads((copy / "results.json").read_text())
     assert results["no example"] == dict(lowest=1, mean=1, highest=1, utility=2)
-    assert results["six orders"] == dict(lowest=0, mean=0, highest=0, utility=2)
+    assert results["one example"] == dict(lowest=0, mean=0.25, highest=1, utility=2)
 
 
 # --- what a reward model prefers ------------------------------------------------------------------
