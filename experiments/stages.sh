@@ -24,7 +24,7 @@ if begin paid-by-labelers sft.pt; then      # no reward model: a labeler rates e
     py experiments.other_reward --reward labelers
     measure_as_ppo ppo
 fi
-for n in 14000 28000; do                                # two and four times the demonstrations
+for n in 14000 28000; do                                # 1.75 and 3.5 times the demonstrations
     begin "sft-$n" base.pt || continue
     py sft.py --demonstrations $n
     measure_as_ppo sft
