@@ -119,7 +119,7 @@ def test_the_dial_and_figure_1_are_drawn(tmp_path, pictures):
     plot.dial(tmp_path / "dial")
     plot.figure1(tmp_path / "figure1")
     assert "true utility of SFT" in (pictures / "dial.svg").read_text()
-    assert "4.00 M" in (pictures / "figure1.svg").read_text()
+    assert "<!-- 4.00 -->" in (pictures / "figure1.svg").read_text()
 
 
 def test_best_of_n(tmp_path, pictures, capsys):
